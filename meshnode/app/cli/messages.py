@@ -1,0 +1,120 @@
+"""`meshnode submit`, `status`, `messages` and `peers`: what an officer sees many times a day."""
+
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+import click
+
+from meshnode.app.cli.screen import messages_screen, peers_screen, status_screen
+
+WATCH_S = 1.0
+
+_JSON = click.option("--json", "as_json", is_flag=True, help="For programs: JSON instead of text.")
+
+
+def _say(value: Any) -> None:
+    click.echo(json.dumps(value, indent=2, ensure_ascii=False))
+
+
+def _ask(path: Path, what: str) -> Any:
+    from meshnode.app.client import Client
+    from meshnode.app.home import Home
+
+    return Client(Home(path)).request("GET", what)
+
+
+def _pairs(_: click.Context, __: click.Parameter, values: tuple[str, ...]) -> dict[str, str]:
+    pairs: dict[str, str] = {}
+    for value in values:
+        key, equals, text = value.partition("=")
+        if not (key and equals):
+            raise click.BadParameter(f"{value!r} is not KEY=VALUE")
+        if key in pairs:
+            raise click.BadParameter(f"{key!r} is named twice")
+        pairs[key] = text
+    return pairs
+
+
+@click.command()
+@click.argument("files", metavar="FILE...", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.option("--kind", default="", metavar="K", help="What it is, as ktp-el.")
+@click.option(
+    "--meta",
+    multiple=True,
+    metavar="KEY=VALUE",
+    callback=_pairs,
+    help="A fact about it; sealed like the files. May be given several times.",
+)
+@click.option(
+    "--reference", default="", metavar="TEXT", help="What you call it; shown by `meshnode messages`."
+)
+@click.option(
+    "--priority",
+    type=click.Choice(["routine", "urgent"]),
+    default="routine",
+    show_default=True,
+    help="Urgent messages are sent before all others.",
+)
+@_JSON
+@click.pass_obj
+def submit(
+    path: Path,
+    files: tuple[Path, ...],
+    kind: str,
+    meta: dict[str, str],
+    reference: str,
+    priority: str,
+    as_json: bool,
+) -> None:
+    """Hand over one message; returns when it is safe on disk.
+
+    All FILEs together are one message, of at most 256 MiB. They are sealed to the office at once: not even this
+    device can read them again, and the files themselves stay where they are.
+    """
+    from meshnode.app.home import Home
+    from meshnode.app.outgoing import submit as hand_over
+
+    taken = hand_over(Home(path), list(files), kind, meta, reference, priority)
+    if as_json:
+        _say(taken)
+    else:
+        named = f" ({reference})" if reference else ""
+        click.echo(f"Safe on this device{named}: {taken['key']}")
+
+
+@click.command()
+@_JSON
+@click.option("--watch", is_flag=True, help="Show it again every second, until interrupted.")
+@click.pass_obj
+def status(path: Path, as_json: bool, watch: bool) -> None:
+    """Say how this node is and what it carries."""
+    while True:
+        told = _ask(path, "/v1/status")
+        if watch and not as_json:
+            click.clear()
+        _say(told) if as_json else click.echo(status_screen(told))
+        if not watch:
+            return
+        time.sleep(WATCH_S)
+
+
+@click.command()
+@_JSON
+@click.pass_obj
+def messages(path: Path, as_json: bool) -> None:
+    """List the messages of this device and where they are."""
+    told = _ask(path, "/v1/messages")
+    _say(told) if as_json else click.echo(messages_screen(told))
+
+
+@click.command()
+@_JSON
+@click.pass_obj
+def peers(path: Path, as_json: bool) -> None:
+    """List the nodes in contact."""
+    told = _ask(path, "/v1/peers")
+    _say(told) if as_json else click.echo(peers_screen(told))

@@ -1,0 +1,39 @@
+"""`meshnode run`: the node in the foreground, logging to stderr."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from pathlib import Path
+
+import click
+
+
+@click.command()
+@click.pass_obj
+def run(path: Path) -> None:
+    """Run the node in the foreground.
+
+    Logs to stderr; SIGTERM ends it cleanly.
+    """
+    import trio
+
+    from meshnode.app.home import Home
+    from meshnode.app.serving import run_node
+    from meshnode.core.errors import MeshnodeError
+
+    logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
+    for chatty in ("hypercorn", "hypercorn.error", "hypercorn.access"):
+        logging.getLogger(chatty).setLevel(logging.WARNING)
+    try:
+        trio.run(run_node, Home(path), strict_exception_groups=True)
+    except* MeshnodeError as group:
+        raise _first(group) from None
+
+
+def _first(group: BaseExceptionGroup[BaseException]) -> BaseException:
+    """The one error that matters to a person, out of however many layers of groups."""
+    error: BaseException = group
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    return error

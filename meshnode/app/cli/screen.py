@@ -1,0 +1,159 @@
+"""How status, messages and peers look to a person: text from the JSON that programs get, nothing more."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any
+
+import click
+
+_STATES = {
+    "on_this_device_only": "on this device only",
+    "carried": "carried",
+    "delivered": "safe at the office",
+}
+
+
+def amount(count: int, one: str, many: str | None = None) -> str:
+    """`1 bundle`, `2 bundles`."""
+    return f"{count} {one if count == 1 else many or one + 's'}"
+
+
+def size(bytes_: int) -> str:
+    """Bytes as a person says them: `512 B`, `1.4 MB`."""
+    value = float(bytes_)
+    for unit in ("B", "kB", "MB", "GB"):
+        if value < 1000 or unit == "GB":
+            break
+        value /= 1000
+    return f"{value:.0f} {unit}" if unit == "B" or value >= 100 else f"{value:.1f} {unit}"
+
+
+def duration(seconds: int) -> str:
+    """Seconds as a person says them: `40 s`, `3 min`, `2 h 5 min`, `4 days`."""
+    if seconds < 60:
+        return f"{seconds} s"
+    if seconds < 3600:
+        return f"{seconds // 60} min"
+    if seconds < 48 * 3600:
+        return f"{seconds // 3600} h {seconds % 3600 // 60} min"
+    return f"{seconds // 86400} days"
+
+
+def plain(text: str) -> str:
+    """Text from elsewhere without control characters, which a terminal might obey."""
+    return "".join(letter if letter.isprintable() else "�" for letter in text)
+
+
+def table(heads: list[str], rows: list[list[str]]) -> str:
+    """Columns as wide as they need to be."""
+    lines = [heads, *rows]
+    widths = [max(len(line[at]) for line in lines) for at in range(len(heads))]
+    return "\n".join(
+        "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip()
+        for line in lines
+    )
+
+
+def status_screen(told: dict[str, Any]) -> str:
+    """The screen of `meshnode status`."""
+    device, counts = told["device"], told["messages"]
+    roles = ", ".join(device["roles"])
+    head = f"{device['name']} · {roles} of {device['fleet']} (fleet document {device['fleet_version']})"
+    lines = [click.style(head, bold=True), ""]
+    lines.append(f"  {_messages_line(counts)}")
+    if told["oldest_waiting_s"] is not None:
+        lines.append(f"  The oldest of them waits for {duration(told['oldest_waiting_s'])}.")
+    lines.append(f"  {_carrying_line(told['carrying'])}")
+    lines.append(f"  {_contacts_line(told)}")
+    store = told["store"]
+    free = max(0, store["free_bytes"] - store["floor_bytes"])
+    lines.append(f"  {size(store['bytes'])} on disk, {size(free)} free for more.")
+    lines.append("")
+    for alarm in told["alarms"]:
+        lines.append(click.style(f"! {alarm['text']}", fg="red"))
+    lines.append(f"Next: {_advice(told)}")
+    return "\n".join(lines)
+
+
+def _messages_line(counts: dict[str, int]) -> str:
+    if not counts["submitted"]:
+        return "No messages submitted on this device yet."
+    parts = []
+    if counts["delivered"]:
+        parts.append(click.style(f"{counts['delivered']} safe at the office", fg="green"))
+    if counts["carried"]:
+        parts.append(f"{counts['carried']} carried by colleagues too")
+    if counts["on_this_device_only"]:
+        parts.append(click.style(f"{counts['on_this_device_only']} on this device only", fg="yellow"))
+    return f"{amount(counts['submitted'], 'message')} submitted: {', '.join(parts)}."
+
+
+def _carrying_line(carrying: dict[str, int]) -> str:
+    if not carrying["bundles"]:
+        return "Carrying nothing for colleagues."
+    bundles, sources = amount(carrying["bundles"], "bundle"), amount(carrying["sources"], "colleague")
+    return f"Carrying {bundles} ({size(carrying['bytes'])}) of {sources}."
+
+
+def _contacts_line(told: dict[str, Any]) -> str:
+    contacts = told["contacts"]
+    uplink = " The office is reached from here." if told["uplink"] else ""
+    if not contacts:
+        return f"Nobody in contact.{uplink}"
+    people = ", ".join(f"{c['name']} ({', '.join(c['roles'])}, {duration(c['since_s'])})" for c in contacts)
+    return f"In contact with {people}.{uplink}"
+
+
+def _advice(told: dict[str, Any]) -> str:
+    counts = told["messages"]
+    waiting = counts["submitted"] - counts["delivered"]
+    if told["alarms"]:
+        return "see what is marked with '!' above."
+    if counts["on_this_device_only"] and not told["contacts"]:
+        return "keep this device safe, and meet a colleague or come near the office."
+    if waiting and told["contacts"]:
+        return "nothing; it goes on by itself while you are in contact."
+    if waiting:
+        return "nothing; colleagues carry it, and this device keeps its copy until the office has signed."
+    return "nothing; all is well."
+
+
+def messages_screen(told: list[dict[str, Any]]) -> str:
+    """The screen of `meshnode messages`."""
+    if not told:
+        return "No messages submitted on this device yet."
+    rows = []
+    for message in told:
+        state = _STATES[message["state"]]
+        if message["state"] == "carried":
+            state = f"carried by {message['copies']}"
+        at = datetime.fromtimestamp(message["submitted_ms"] / 1000).astimezone()
+        rows.append(
+            [
+                at.strftime("%Y-%m-%d %H:%M"),
+                state,
+                size(message["size_bytes"]),
+                plain(message["kind"]) or "-",
+                plain(message["reference"]) or "-",
+                message["key"],
+            ]
+        )
+    return table(["submitted", "where", "size", "kind", "reference", "key"], rows)
+
+
+def peers_screen(told: list[dict[str, Any]]) -> str:
+    """The screen of `meshnode peers`."""
+    if not told:
+        return "Nobody in contact."
+    rows = [
+        [
+            peer["name"],
+            ", ".join(peer["roles"]),
+            peer["address"],
+            duration(peer["since_s"]),
+            "yes" if peer["uplink"] else "no",
+        ]
+        for peer in told
+    ]
+    return table(["name", "role", "address", "in contact for", "reaches the office"], rows)

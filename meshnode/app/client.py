@@ -1,0 +1,76 @@
+"""How the command line talks to the daemon on this machine. Blocking, standard library only: it must start fast."""
+
+from __future__ import annotations
+
+import http.client
+import json
+from collections.abc import Iterable
+from typing import Any, Final
+
+from meshnode.app.home import Home
+from meshnode.core.errors import MeshnodeError, NotAnswering, NotRunning
+
+#: The daemon answers at once, but for a large message that it writes to a slow disk.
+TIMEOUT_S: Final = 120.0
+
+
+class DaemonRefused(MeshnodeError):
+    """{sentence}"""
+
+    def __init__(self, sentence: str, exit_code: int) -> None:
+        super().__init__(sentence=sentence)
+        self.exit_code = exit_code
+
+
+class Client:
+    """The control interface of the daemon that runs on `home`."""
+
+    def __init__(self, home: Home) -> None:
+        self._home = home
+
+    def request(self, method: str, path: str, body: bytes | Iterable[bytes] = b"", size: int = 0) -> Any:
+        """What the daemon answers, as JSON. `size`: bytes of `body` when that comes in pieces.
+
+        Raises NoNode or NotJoined: there can be no daemon; NotRunning, NotAnswering; DaemonRefused: it said no.
+        """
+        address, token = self._door()
+        host, _, port = address.rpartition(":")
+        connection = http.client.HTTPConnection(host.strip("[]"), int(port), timeout=TIMEOUT_S)
+        length = len(body) if isinstance(body, bytes) else size
+        headers = {"Authorization": f"Bearer {token}", "Content-Length": str(length)}
+        try:
+            connection.connect()
+        except OSError:
+            raise self._absent() from None
+        try:
+            try:
+                connection.request(method, path, body, headers)
+            except (BrokenPipeError, ConnectionResetError):
+                pass  # it has answered before it had all; what it said is worth more than that it hung up
+            response = connection.getresponse()
+            answer = json.loads(response.read())
+        except (OSError, http.client.HTTPException, ValueError) as error:
+            problem = str(error) or type(error).__name__
+            raise NotAnswering(home=self._home.path, problem=problem) from None
+        finally:
+            connection.close()
+        if response.status >= 400:
+            raise DaemonRefused(str(answer.get("error")), int(answer.get("exit_code", 1)))
+        return answer
+
+    def _door(self) -> tuple[str, str]:
+        try:
+            door = json.loads(self._home.control_path.read_bytes())
+            return str(door["address"]), str(door["token"])
+        except (FileNotFoundError, NotADirectoryError):
+            raise self._absent() from None
+        except (OSError, ValueError, KeyError) as error:
+            raise NotAnswering(home=self._home.path, problem=f"control.json: {error}") from None
+
+    def _absent(self) -> MeshnodeError:
+        """Why no daemon answers: perhaps there can be none."""
+        try:
+            self._home.load()
+        except MeshnodeError as why:
+            return why
+        return NotRunning(home=self._home.path)

@@ -1,0 +1,256 @@
+"""config.toml: what an operator may set. Every key has a default; what is unknown or wrong is refused.
+
+The dataclasses below are the whole truth: their fields are the keys, their defaults the defaults, and the
+commented file that `meshnode init` writes is made from them.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import json
+import re
+import tomllib
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final, NamedTuple
+
+from meshnode.app.files import read_optional
+from meshnode.core.errors import BadAddress, BadConfig
+from meshnode.core.limits import FLOOR_BYTES, FLOOR_SHARE, FOREIGN_QUOTA_BYTES, GIB, MIB
+
+CONFIG_SIZE_MAX: Final = MIB
+HOST_SIZE_MAX: Final = 253
+PORT_MAX: Final = 65535
+SIZE_MAX: Final = 2**62
+
+_HOST: Final = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9.])?", re.ASCII)
+_PORT: Final = re.compile(r"[0-9]{1,5}", re.ASCII)
+_SINK_DIRECTORY: Final = "directory:"
+
+
+class Address(NamedTuple):
+    """Where a socket listens or leads: host name or IP address without brackets, and port."""
+
+    host: str
+    port: int
+
+    def __str__(self) -> str:
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return f"{host}:{self.port}"
+
+
+def parse_address(text: str, port_min: int = 1) -> Address:
+    """Read HOST:PORT or [IPv6]:PORT. `port_min` 0 also takes port 0, 'any port'. Raises BadAddress."""
+    host, _, port = text.rpartition(":")
+    if host.startswith("[") and host.endswith("]"):
+        host = host[1:-1]
+        good = _is_ipv6(host)
+    else:
+        good = bool(_HOST.fullmatch(host)) and len(host) <= HOST_SIZE_MAX
+        # what consists of numbers only is meant as an IPv4 address: 10.0.0.256 is no name
+        if good and re.fullmatch(r"[0-9.]+", host):
+            good = _is_ipv4(host)
+    if not (good and _PORT.fullmatch(port) and port_min <= int(port) <= PORT_MAX):
+        raise BadAddress(text=repr(text), port_min=port_min)
+    return Address(host, int(port))
+
+
+def _is_ipv4(host: str) -> bool:
+    try:
+        ipaddress.IPv4Address(host)
+    except ValueError:
+        return False
+    return True
+
+
+def _is_ipv6(host: str) -> bool:
+    try:
+        zone = ipaddress.IPv6Address(host).scope_id
+    except ValueError:
+        return False
+    return zone is None or re.fullmatch(r"[A-Za-z0-9._-]{1,15}", zone, re.ASCII) is not None
+
+
+_LISTEN: Final = Address("0.0.0.0", 7766)
+_CONTROL: Final = Address("127.0.0.1", 7767)
+
+
+@dataclass(frozen=True, slots=True)
+class StoreConfig:
+    """`[store]`: sizes in bytes. `floor_bytes` None: what `limits` says of floors, for the disk at hand."""
+
+    foreign_quota_bytes: int = FOREIGN_QUOTA_BYTES
+    floor_bytes: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class OfficeConfig:
+    """`[office]`: read by office nodes only. `sink` is `directory:PATH`."""
+
+    sink: str = f"{_SINK_DIRECTORY}inbox"
+
+    def directory(self, home: Path) -> Path:
+        """The folder of the directory sink; a relative one is inside the home."""
+        return home / self.sink.removeprefix(_SINK_DIRECTORY)
+
+
+@dataclass(frozen=True, slots=True)
+class Config:
+    """All of config.toml."""
+
+    listen: Address = _LISTEN
+    control: Address = _CONTROL
+    discovery: bool = True
+    peers: tuple[Address, ...] = ()
+    store: StoreConfig = field(default_factory=StoreConfig)
+    office: OfficeConfig = field(default_factory=OfficeConfig)
+
+
+class _WrongError(Exception):
+    """What is allowed instead; becomes a BadConfig where the key is known."""
+
+
+def _address(value: object, port_min: int = 1) -> Address:
+    if type(value) is not str:
+        raise _WrongError('must be text, "HOST:PORT"')
+    try:
+        return parse_address(value, port_min)
+    except BadAddress:
+        raise _WrongError(
+            f'must be "HOST:PORT" or "[IPv6]:PORT" with a port from {port_min} to {PORT_MAX}, not {value!r}'
+        ) from None
+
+
+def _own_address(value: object) -> Address:
+    return _address(value, port_min=0)
+
+
+def _loopback(value: object) -> Address:
+    address = _address(value, port_min=0)
+    try:
+        loopback = ipaddress.ip_address(address.host).is_loopback
+    except ValueError:
+        loopback = False
+    if not loopback:
+        raise _WrongError(
+            f"must be an address that only this machine reaches, as 127.0.0.1 or [::1], not {address}"
+        )
+    return address
+
+
+def _addresses(value: object) -> tuple[Address, ...]:
+    if type(value) is not list:
+        raise _WrongError('must be a list: ["HOST:PORT", ...]')
+    return tuple(dict.fromkeys(_address(item) for item in value))
+
+
+def _flag(value: object) -> bool:
+    if type(value) is not bool:
+        raise _WrongError("must be true or false")
+    return value
+
+
+def _size(value: object) -> int:
+    if type(value) is not int or not 0 <= value <= SIZE_MAX:
+        raise _WrongError("must be a whole number of bytes, 0 or more")
+    return value
+
+
+def _sink(value: object) -> str:
+    if (
+        type(value) is not str
+        or not value.startswith(_SINK_DIRECTORY)
+        or value == _SINK_DIRECTORY
+        or "\0" in value
+    ):
+        raise _WrongError('must be "directory:PATH"')
+    return value
+
+
+_Readers = dict[str, Callable[[object], Any]]
+_TOP: Final[_Readers] = {
+    "listen": _own_address,
+    "control": _loopback,
+    "discovery": _flag,
+    "peers": _addresses,
+}
+_STORE: Final[_Readers] = {"foreign_quota_bytes": _size, "floor_bytes": _size}
+_OFFICE: Final[_Readers] = {"sink": _sink}
+
+
+def _read_table(
+    path: Path, table: object, readers: _Readers, prefix: str, sections: tuple[str, ...]
+) -> dict[str, Any]:
+    if not isinstance(table, dict):
+        raise BadConfig(path=path, problem=f"`{prefix.rstrip('.')}` must be a table, [{prefix.rstrip('.')}]")
+    values: dict[str, Any] = {}
+    for key, value in table.items():
+        if key in sections:
+            continue
+        if key not in readers:
+            known = ", ".join([*readers, *(f"[{section}]" for section in sections)])
+            raise BadConfig(path=path, problem=f"`{prefix}{key}` is not a key; there are {known}")
+        try:
+            values[key] = readers[key](value)
+        except _WrongError as wrong:
+            raise BadConfig(path=path, problem=f"`{prefix}{key}` {wrong}") from None
+    return values
+
+
+def parse_config(text: str, path: Path) -> Config:
+    """Read the text of config.toml; `path` is for the complaint. Raises BadConfig."""
+    try:
+        table = tomllib.loads(text)
+    except (tomllib.TOMLDecodeError, RecursionError) as error:
+        raise BadConfig(path=path, problem=f"not TOML: {error}") from None
+    top = _read_table(path, table, _TOP, "", ("store", "office"))
+    store = _read_table(path, table.get("store", {}), _STORE, "store.", ())
+    office = _read_table(path, table.get("office", {}), _OFFICE, "office.", ())
+    return Config(**top, store=StoreConfig(**store), office=OfficeConfig(**office))
+
+
+def read_config(path: Path) -> Config:
+    """The configuration in the file, or the defaults if there is none. Raises BadConfig or FileTrouble."""
+    data = read_optional(path, CONFIG_SIZE_MAX)
+    if data is None:
+        return Config()
+    try:
+        text = data.decode("utf-8")
+    except UnicodeDecodeError as error:
+        line = error.object.count(b"\n", 0, error.start) + 1
+        raise BadConfig(path=path, problem=f"not TOML: not UTF-8 (at line {line})") from None
+    return parse_config(text, path)
+
+
+def default_text() -> str:
+    """A config.toml that says all defaults, each commented out, and what each key is for."""
+    config = Config()
+    share = f"{FLOOR_SHARE:.0%}"
+    return f"""\
+# Settings of this node. Each key below shows its default: take away the '#' before it to change it, then
+# start the node again. What stands before the first [section] has to stay there.
+
+# Where other nodes reach this one. Port 0: any free port (others then find it by discovery only).
+#listen = {json.dumps(str(config.listen))}
+
+# Where programs on this machine reach it; an address that only this machine reaches.
+#control = {json.dumps(str(config.control))}
+
+# Look for other nodes on the local network (DNS-SD, _meshnode._tcp).
+#discovery = {json.dumps(config.discovery)}
+
+# Nodes to try always, besides those that are found: ["HOST:PORT", "[IPv6]:PORT"].
+#peers = {json.dumps([str(peer) for peer in config.peers])}
+
+[store]
+# How much to carry for others ({config.store.foreign_quota_bytes // GIB} GiB).
+#foreign_quota_bytes = {config.store.foreign_quota_bytes}
+
+# How much of the disk stays free whatever happens: {FLOOR_BYTES // MIB} MiB, or {share} of a small disk.
+#floor_bytes = {FLOOR_BYTES}
+
+[office]
+# Only for an office: where to put the messages. A relative path is inside the home.
+#sink = {json.dumps(config.office.sink)}
+"""

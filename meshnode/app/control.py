@@ -1,0 +1,196 @@
+"""The local HTTP API: what the command line and other programs on this machine use.
+
+    GET  /v1/status  /v1/messages  /v1/peers     JSON, see `report`
+    POST /v1/messages                            take a message: {"key", "bundles", "size_bytes"}
+    PUT  /v1/fleet                               adopt a fleet document: {"version", "adopted"}
+
+It listens on a loopback address, and every request must carry the bearer token of control.json, which only this user
+can read. A `Host` that is not loopback is refused, so a web page that was lured here by a false name gets nothing.
+
+A message is posted as a 4-byte big-endian length, a JSON object {"kind", "meta", "reference", "priority", "files":
+[{"name", "size_bytes", "type"}]} and then the files' bytes, one after another. An error is answered as {"error":
+sentence, "exit_code": code}.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+import time
+from collections.abc import AsyncIterator
+from typing import TYPE_CHECKING, Any, Final
+
+from starlette.applications import Starlette
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from meshnode.app import report
+from meshnode.core.bundle import PRIORITIES
+from meshnode.core.errors import BadFleetDocument, BadSubmission, MeshnodeError, RemoteError
+from meshnode.core.fleet import read_document_file
+from meshnode.core.limits import DOCUMENT_SIZE_MAX, KIB, MANIFEST_SIZE_MAX
+from meshnode.core.message import File, Manifest, check_manifest
+
+if TYPE_CHECKING:
+    from meshnode.app.daemon import Daemon
+
+_LENGTH_SIZE: Final = 4
+_HOSTS: Final = ("127.0.0.1", "localhost", "[::1]")
+_MANIFEST_KEYS: Final = {"kind", "meta", "reference", "priority", "files"}
+
+
+class Guard:
+    """Lets only requests through that carry the token and name a loopback host."""
+
+    def __init__(self, app: ASGIApp, token: str) -> None:
+        self._app = app
+        self._expected = f"Bearer {token}".encode()
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """ASGI."""
+        if scope["type"] == "http":
+            headers = dict(scope["headers"])
+            host = headers.get(b"host", b"").decode("latin-1")
+            if host.rpartition(":")[0] not in _HOSTS and host not in _HOSTS:
+                await _refusal("The control interface is for this machine only.", 403)(scope, receive, send)
+                return
+            if not secrets.compare_digest(headers.get(b"authorization", b""), self._expected):
+                text = "The token is missing or wrong: it stands in control.json in the node's home."
+                await _refusal(text, 401)(scope, receive, send)
+                return
+        await self._app(scope, receive, send)
+
+
+def _refusal(sentence: str, http_status: int, exit_code: int = 1) -> Response:
+    return JSONResponse({"error": sentence, "exit_code": exit_code}, http_status)
+
+
+def make_app(daemon: Daemon, token: str) -> ASGIApp:
+    """The API of one daemon."""
+
+    async def get_status(_: Request) -> Response:
+        return JSONResponse(daemon.status())
+
+    async def get_messages(_: Request) -> Response:
+        return JSONResponse(report.messages(daemon.node.state, daemon.drawer))
+
+    async def get_peers(_: Request) -> Response:
+        return JSONResponse(report.peers(daemon.node.state, daemon.now().s))
+
+    async def post_message(request: Request) -> Response:
+        return await _take(daemon, request)
+
+    async def put_fleet(request: Request) -> Response:
+        data = bytearray()
+        async for piece in request.stream():
+            data += piece
+            if len(data) > DOCUMENT_SIZE_MAX + 16 * KIB:
+                return _refusal("This is larger than any fleet document.", 413)
+        try:
+            document = read_document_file(bytes(data), daemon.node.state.identity.authority)
+        except RemoteError as problem:
+            return _refusal(str(BadFleetDocument(path="what was given", problem=problem)), 400)
+        adopted = daemon.adopt(document)
+        return JSONResponse({"version": daemon.node.state.document.version, "adopted": adopted})
+
+    app = Starlette(
+        routes=[
+            Route("/v1/status", get_status),
+            Route("/v1/messages", get_messages, methods=["GET"]),
+            Route("/v1/messages", post_message, methods=["POST"]),
+            Route("/v1/peers", get_peers),
+            Route("/v1/fleet", put_fleet, methods=["PUT"]),
+        ]
+    )
+    return Guard(app, token)
+
+
+async def _take(daemon: Daemon, request: Request) -> Response:
+    body = aiter(request.stream())
+    try:
+        manifest, priority, rest = await _read_manifest(body)
+        label = report.shut_label(daemon.drawer, manifest.reference, manifest.kind, os.urandom(12))
+        accepted = await daemon.submissions.take(manifest, priority, label, _chain(rest, body))
+    except MeshnodeError as problem:
+        # The program may still be sending; it reads the answer only when all of that was taken off its hands.
+        async for _ in body:
+            pass
+        return _refusal(str(problem), 422, problem.exit_code)
+    except ClientDisconnect:
+        return Response(status_code=400)  # nobody reads this; the message was given up
+    answer = {"key": accepted.key, "bundles": accepted.bundles, "size_bytes": manifest.files_size}
+    return JSONResponse(answer, 201)
+
+
+async def _chain(first: bytes, rest: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+    if first:
+        yield first
+    async for piece in rest:
+        yield piece
+
+
+async def _read_manifest(body: AsyncIterator[bytes]) -> tuple[Manifest, int, bytes]:
+    """Manifest, priority, and what has come of the files already. Raises BadSubmission and its kin."""
+    held = bytearray()
+    size = _LENGTH_SIZE
+    while len(held) < size:
+        piece = await anext(body, None)
+        if piece is None:
+            raise BadSubmission(problem="it ends within its description")
+        held += piece
+        if len(held) >= _LENGTH_SIZE:
+            size = _LENGTH_SIZE + int.from_bytes(held[:_LENGTH_SIZE], "big")
+            if size > 4 * MANIFEST_SIZE_MAX:
+                raise BadSubmission(problem="its description is too long")
+    try:
+        described = json.loads(held[_LENGTH_SIZE:size])
+    except ValueError:
+        raise BadSubmission(problem="its description is not JSON") from None
+    manifest, priority = _manifest(described)
+    return check_manifest(manifest), priority, bytes(held[size:])
+
+
+def _manifest(described: Any) -> tuple[Manifest, int]:
+    if not isinstance(described, dict) or (unknown := set(described) - _MANIFEST_KEYS):
+        what = (
+            f"has unknown keys: {', '.join(sorted(unknown))}"
+            if isinstance(described, dict)
+            else "is no object"
+        )
+        raise BadSubmission(problem=f"its description {what}")
+    meta = described.get("meta", {})
+    priority = described.get("priority", "routine")
+    files = described.get("files")
+    if not isinstance(meta, dict) or not all(isinstance(value, str) for value in meta.values()):
+        raise BadSubmission(problem="its meta is not an object of texts")
+    if priority not in PRIORITIES:
+        raise BadSubmission(problem=f"its priority is none of {', '.join(PRIORITIES)}")
+    if not isinstance(files, list):
+        raise BadSubmission(problem="its files are not a list")
+    manifest = Manifest(
+        kind=_text(described, "kind"),
+        meta=tuple(meta.items()),
+        reference=_text(described, "reference"),
+        submitted_ms=max(0, time.time_ns() // 1_000_000),
+        files=tuple(_file(item) for item in files),
+    )
+    return manifest, PRIORITIES[priority]
+
+
+def _text(described: dict[str, Any], key: str) -> str:
+    value = described.get(key, "")
+    if not isinstance(value, str):
+        raise BadSubmission(problem=f"its {key} is not a text")
+    return value
+
+
+def _file(item: Any) -> File:
+    if not isinstance(item, dict) or set(item) - {"name", "size_bytes", "type"}:
+        raise BadSubmission(problem="a file is not described by name, size_bytes and type")
+    size = item.get("size_bytes")
+    if type(size) is not int or not isinstance(item.get("name"), str):
+        raise BadSubmission(problem="a file has no name or no size_bytes")
+    return File(item["name"], size, _text(item, "type") or "application/octet-stream")

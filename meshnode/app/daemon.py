@@ -1,0 +1,366 @@
+"""The daemon: the one place where the brain meets its sockets, its disk and its clock.
+
+`dispatch` gives the brain an event and carries out what it answers; it never waits. Everything that waits is a task:
+links, dials, the writer, the office's desk, discovery, the ticker and the control interface. The writer outlives all
+the others, so that whatever was promised on the way down is still written.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import secrets
+import shutil
+import time
+from collections.abc import AsyncIterator
+from functools import partial
+from typing import Any, Final, assert_never
+
+import trio
+
+from meshnode.app import report
+from meshnode.app.config import Config, parse_address
+from meshnode.app.home import Home, Membership
+from meshnode.app.submissions import Submissions
+from meshnode.core.bundle import EPOCH_SIZE
+from meshnode.core.dialing import GATEWAY, SIGHTED
+from meshnode.core.errors import MeshnodeError
+from meshnode.core.fleet import FleetDocument
+from meshnode.core.identity import Certificate, DeviceId, JournalId
+from meshnode.core.intervals import Ranges
+from meshnode.core.limits import CONTACTS_MAX, FLOOR_BYTES, FLOOR_SHARE
+from meshnode.core.node import Node
+from meshnode.core.ports import (
+    Accepted,
+    Adopt,
+    Arrived,
+    Close,
+    Dial,
+    DialFailed,
+    DocumentGiven,
+    Effect,
+    Event,
+    Instant,
+    Log,
+    Lost,
+    NetworkChanged,
+    Opened,
+    Refused,
+    Send,
+    SendBundle,
+    Sighted,
+    Snapshot,
+    Space,
+    SubmissionOpened,
+    Taken,
+    Tick,
+    Write,
+    WriteFailed,
+)
+from meshnode.core.sealing import Drawer
+from meshnode.core.state import Identity, OfficeKeys, Settings
+from meshnode.drivers import network
+from meshnode.drivers.dnssd import Announcement, Discovery, Sighting
+from meshnode.drivers.link import Link, shorten_kernel_queue
+from meshnode.drivers.sqlite import SqliteStore
+from meshnode.drivers.tls import Credentials, NoContact, Tls, TlsStream
+from meshnode.drivers.writer import Writer
+from meshnode.office.desk import Desk
+from meshnode.office.sinks import make_sink
+
+log: Final = logging.getLogger("meshnode")
+
+#: Where a colleague's hotspot would answer: a gateway of the local network that is a node too.
+MESHNODE_PORT: Final = 7766
+#: Between two looks at the free disk.
+SPACE_S: Final = 5.0
+#: Handshakes at once; who comes in a flood is turned away at the door.
+HANDSHAKES_MAX: Final = CONTACTS_MAX
+#: The same trouble is logged once in this time.
+GRUMBLE_S: Final = 60.0
+
+
+class Daemon:
+    """One running node on one home. Make it with `open_daemon`."""
+
+    def __init__(
+        self, home: Home, membership: Membership, config: Config, store: SqliteStore, port: int
+    ) -> None:
+        self.home = home
+        self.drawer = Drawer(membership.key.derive(b"labels"))
+        self._config = config
+        self._store = store
+        self._fleet = membership.document.fleet
+        self._tls = Tls(
+            Credentials(
+                home.device_key_path, home.certificate_path, home.authority_path, membership.authority
+            )
+        )
+        self._links: dict[int, Link] = {}
+        self._contact = 0
+        self._handshakes = 0
+        self._grumbled: dict[str, float] = {}
+        self._space_s = float("-inf")
+        self._retick = trio.Event()
+        snapshot = store.load()
+        self._clock_base_s = snapshot.clock_s - trio.current_time()
+        self._writer = Writer(store, lambda: self.now().s)
+        self.submissions = Submissions(self.dispatch, self._writer)
+        self.node = self._make_node(membership, snapshot, port)
+        self._desk = self._make_desk(membership)
+        self._discovery = self._make_discovery(port)
+        self._nursery: trio.Nursery | None = None
+
+    def _make_node(self, membership: Membership, snapshot: Snapshot, port: int) -> Node:
+        office = None
+        if membership.office is not None:
+            office = OfficeKeys(membership.office.endpoint.id, membership.office.signing_key)
+        identity = Identity(
+            membership.certificate, membership.key, membership.authority, membership.document, office
+        )
+        settings = Settings(
+            epoch=os.urandom(EPOCH_SIZE),
+            port=port,
+            foreign_quota_bytes=self._config.store.foreign_quota_bytes,
+            peers=tuple(str(peer) for peer in self._config.peers),
+        )
+        return Node(identity, settings, snapshot, self.now())
+
+    def _make_desk(self, membership: Membership) -> Desk | None:
+        if membership.office is None:
+            return None
+        key = membership.office.sealing_key
+        return Desk(
+            state=self.node.state,
+            keys={key.public.key_id: key},
+            sink=make_sink(self._config.office.sink, self.home.path),
+            read=self._store.read,
+            on_taken=self._on_taken,
+            log=log.info,
+        )
+
+    def _make_discovery(self, port: int) -> Discovery | None:
+        if not self._config.discovery:
+            return None
+        return Discovery(self._announcement(port), self._on_sighting, _own_addresses)
+
+    def _announcement(self, port: int) -> Announcement:
+        certificate = self.node.state.identity.certificate
+        return Announcement(
+            fleet=self._fleet,
+            device=certificate.device,
+            roles=(certificate.role,),
+            uplink=self.node.state.uplink,
+            port=port,
+        )
+
+    # --- the brain ----------------------------------------------------------------------------------------------
+
+    def now(self) -> Instant:
+        """Seconds that go on from where the last run ended, and the wall clock."""
+        return Instant(self._clock_base_s + trio.current_time(), time.time_ns() // 1_000_000)
+
+    def dispatch(self, event: Event) -> None:
+        """Tell the brain, and do what it says."""
+        if isinstance(event, SubmissionOpened):
+            self._look_at_space()
+        uplink = self.node.state.uplink
+        self._do(self.node.handle(event, self.now()))
+        if uplink != self.node.state.uplink and self._discovery is not None:
+            self._discovery.update(self._announcement(self.node.state.settings.port))
+        if isinstance(
+            event, Opened | Lost | DialFailed | Sighted | NetworkChanged | DocumentGiven | WriteFailed
+        ):
+            self._retick.set()
+
+    def _do(self, effects: list[Effect]) -> None:
+        for effect in effects:
+            match effect:
+                case Send(contact, data):
+                    if link := self._links.get(contact):
+                        link.send(data)
+                case SendBundle():
+                    if link := self._links.get(effect.contact):
+                        link.send_bundle(effect)
+                case Close(contact, reason):
+                    if link := self._links.get(contact):
+                        link.close(reason)
+                case Write():
+                    self._writer.put(effect)
+                case Dial(address):
+                    self._start(self._dial, address)
+                case Accepted() | Refused():
+                    self.submissions.answer(effect)
+                case Adopt(document):
+                    self.home.save_document(document)
+                case Arrived(journal):
+                    if self._desk is not None:
+                        self._desk.wake(journal)
+                case Log(text):
+                    log.info(text)
+                case _:
+                    assert_never(effect)
+
+    def _start(self, task: Any, *args: object) -> None:
+        if self._nursery is not None:
+            self._nursery.start_soon(task, *args)
+
+    def adopt(self, document: FleetDocument) -> bool:
+        """Follow a verified fleet document that came by hand; whether it is newer."""
+        before = self.node.state.document.version
+        self.dispatch(DocumentGiven(document))
+        return self.node.state.document.version > before
+
+    def status(self) -> dict[str, Any]:
+        """`meshnode status --json`."""
+        self._look_at_space()
+        size_bytes, reusable_bytes = self._store.sizes()
+        office = None
+        if self._desk is not None:
+            office = report.OfficeView(
+                self._desk.problem, dict(self._desk.quarantined), list(self._desk.restored)
+            )
+        store = report.StoreView(size_bytes, reusable_bytes)
+        return report.status(self.node.state, store, office, self.now().s)
+
+    # --- what happens -------------------------------------------------------------------------------------------
+
+    def _on_taken(self, journal: JournalId, ranges: Ranges) -> None:
+        self.dispatch(Taken(journal, ranges))
+
+    def _on_sighting(self, sighting: Sighting) -> None:
+        if sighting.fleet == self._fleet:
+            host, port = sighting.address
+            self.dispatch(Sighted(f"{host}:{port}", DeviceId(sighting.device), SIGHTED))
+
+    def _on_network_change(self) -> None:
+        self.dispatch(NetworkChanged())
+        if self._discovery is not None:
+            self._discovery.network_changed()
+        self._try_gateway()
+
+    def _try_gateway(self) -> None:
+        if self._config.discovery and (gateway := network.default_gateway()):
+            self.dispatch(Sighted(f"{gateway}:{MESHNODE_PORT}", None, GATEWAY))
+
+    def _look_at_space(self) -> None:
+        try:
+            disk = shutil.disk_usage(self.home.path)
+        except OSError as error:
+            self.grumble(f"cannot ask how much of the disk is free: {error.strerror}")
+            return
+        floor = self._config.store.floor_bytes
+        if floor is None:
+            floor = min(FLOOR_BYTES, int(disk.total * FLOOR_SHARE))
+        _, reusable = self._store.sizes()
+        self._do(self.node.handle(Space(disk.free + reusable, floor), self.now()))
+        self._space_s = trio.current_time()
+
+    def grumble(self, text: str) -> None:
+        """Log a trouble that strangers can cause, once a minute."""
+        now_s = trio.current_time()
+        for old, at_s in list(self._grumbled.items()):
+            if now_s - at_s > GRUMBLE_S:
+                del self._grumbled[old]
+        if text not in self._grumbled and len(self._grumbled) < 100:
+            self._grumbled[text] = now_s
+            log.warning(text)
+
+    # --- tasks --------------------------------------------------------------------------------------------------
+
+    async def run(self, listeners: list[trio.SocketListener]) -> None:
+        """Serve until cancelled; then close every contact with a word, and write what is still to be written."""
+        async with trio.open_nursery() as writing:
+            writing.start_soon(self._writer.run, self.dispatch)
+            try:
+                async with trio.open_nursery() as nursery:
+                    self._nursery = nursery
+                    await self._start_all(nursery, listeners)
+            finally:
+                self._nursery = None
+                self.dispatch(Tick())
+                writing.cancel_scope.cancel()
+
+    async def _start_all(self, nursery: trio.Nursery, listeners: list[trio.SocketListener]) -> None:
+        self._look_at_space()
+        self._do(self.node.start(self.now()))
+        await nursery.start(network.watch, self._on_network_change)
+        if self._discovery is not None:
+            await nursery.start(self._discovery.run)
+            self._try_gateway()
+        if self._desk is not None:
+            nursery.start_soon(self._desk.run)
+        nursery.start_soon(self._tick)
+        nursery.start_soon(partial(trio.serve_listeners, self._serve, listeners))
+
+    async def _tick(self) -> None:
+        while True:
+            self.dispatch(Tick())
+            if trio.current_time() - self._space_s >= SPACE_S and self.node.state.contacts:
+                self._look_at_space()
+            self._retick = trio.Event()
+            with trio.move_on_after(max(0.02, self.node.next_tick_s() - self.now().s)):
+                await self._retick.wait()
+
+    async def _serve(self, stream: trio.SocketStream) -> None:
+        async with stream:
+            if self._handshakes >= HANDSHAKES_MAX:
+                self.grumble("too many connections at once, some were turned away")
+                return
+            host, port = stream.socket.getpeername()[:2]
+            self._handshakes += 1
+            try:
+                tls, certificate = await self._tls.accept(stream)
+            except NoContact as problem:
+                self.grumble(f"{host} was turned away: {problem}")
+                return
+            finally:
+                self._handshakes -= 1
+            shorten_kernel_queue(stream)
+            await self._carry(tls, certificate, f"{_bracketed(host)}:{port}", dialled=False)
+
+    async def _dial(self, address: str) -> None:
+        try:
+            host, port = parse_address(address)
+            tls, certificate = await self._tls.dial(host, port)
+        except MeshnodeError as problem:
+            self.dispatch(DialFailed(address, str(problem)))
+            return
+        shorten_kernel_queue(tls.transport_stream)
+        await self._carry(tls, certificate, address, dialled=True)
+
+    async def _carry(
+        self, stream: TlsStream, certificate: Certificate, address: str, *, dialled: bool
+    ) -> None:
+        self._contact += 1
+        number = self._contact
+        link = self._links[number] = Link(number, stream, self._store.read, self.dispatch)
+        try:
+            self.dispatch(Opened(number, certificate, dialled, address))
+            await link.run()
+        finally:
+            del self._links[number]
+
+
+def _own_addresses() -> list[str]:
+    return [address.ip for address in network.addresses()]
+
+
+def _bracketed(host: str) -> str:
+    return f"[{host}]" if ":" in host else host
+
+
+def new_token() -> str:
+    """The bearer token of one run of the control interface."""
+    return secrets.token_urlsafe(32)
+
+
+@contextlib.asynccontextmanager
+async def open_daemon(home: Home, membership: Membership, config: Config, port: int) -> AsyncIterator[Daemon]:
+    """A daemon on an opened store. The caller holds the home's lock. Raises StoreTrouble."""
+    store = await trio.to_thread.run_sync(SqliteStore, home.store_path)
+    try:
+        yield Daemon(home, membership, config, store, port)
+    finally:
+        store.close()

@@ -1,0 +1,91 @@
+"""`meshnode submit`, the part that is not the terminal: look at the files, describe them, stream them to the daemon.
+
+Everything that can be wrong with the files is found before the first byte is sent.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import mimetypes
+import os
+import stat
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, BinaryIO, Final
+
+from meshnode.app.client import Client
+from meshnode.app.home import Home
+from meshnode.core.errors import BadSubmission, FileTrouble
+from meshnode.core.limits import FILES_MAX, KIB
+from meshnode.core.message import File, Manifest, check_manifest
+
+_PIECE: Final = 256 * KIB
+
+
+def submit(
+    home: Home, paths: list[Path], kind: str, meta: dict[str, str], reference: str, priority: str
+) -> dict[str, Any]:
+    """Hand one message to the daemon: {"key", "bundles", "size_bytes"}. Raises MeshnodeError; nothing is taken then."""
+    if len(paths) > FILES_MAX:
+        raise BadSubmission(problem=f"it has {len(paths)} files; a message has 1 to {FILES_MAX}")
+    with contextlib.ExitStack() as stack:
+        opened = [_open(stack, path) for path in paths]
+        files = tuple(_describe(path, file) for path, file in zip(paths, opened, strict=True))
+        manifest = check_manifest(Manifest(kind, tuple(meta.items()), reference, 0, files))
+        described = {
+            "kind": kind,
+            "meta": meta,
+            "reference": reference,
+            "priority": priority,
+            "files": [{"name": f.name, "size_bytes": f.size_bytes, "type": f.type} for f in files],
+        }
+        head = json.dumps(described).encode()
+        head = len(head).to_bytes(4, "big") + head
+        body = _stream(head, paths, opened, files)
+        answer: dict[str, Any] = Client(home).request(
+            "POST", "/v1/messages", body, len(head) + manifest.files_size
+        )
+    return answer
+
+
+def _open(stack: contextlib.ExitStack, path: Path) -> BinaryIO:
+    try:
+        file = stack.enter_context(path.open("rb"))
+        if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+            raise FileTrouble(
+                path=path, problem="is not a file that can be read twice: save it as a file first"
+            )
+        return file
+    except FileNotFoundError:
+        raise FileTrouble(path=path, problem="does not exist") from None
+    except IsADirectoryError:
+        raise FileTrouble(path=path, problem="is a folder: name the files in it") from None
+    except PermissionError:
+        raise FileTrouble(path=path, problem="cannot be read: you have no permission for it") from None
+    except (OSError, ValueError) as error:
+        text = error.strerror if isinstance(error, OSError) else "no file can have this name"
+        raise FileTrouble(path=path, problem=f"cannot be read: {text}") from None
+
+
+def _describe(path: Path, file: BinaryIO) -> File:
+    size = os.fstat(file.fileno()).st_size
+    kind, encoding = mimetypes.guess_type(path.name)
+    return File(path.name, size, kind if kind and not encoding else "application/octet-stream")
+
+
+def _stream(
+    head: bytes, paths: list[Path], opened: list[BinaryIO], files: tuple[File, ...]
+) -> Iterator[bytes]:
+    yield head
+    for path, file, described in zip(paths, opened, files, strict=True):
+        left = described.size_bytes
+        while left:
+            try:
+                piece = file.read(min(left, _PIECE))
+            except OSError as error:
+                raise FileTrouble(path=path, problem=f"cannot be read: {error.strerror}") from None
+            if not piece:
+                raise FileTrouble(path=path, problem="became shorter while it was read; nothing was taken")
+            left -= len(piece)
+            yield piece

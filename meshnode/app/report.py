@@ -1,0 +1,192 @@
+"""What a node says of itself: the dictionaries behind `status`, `messages` and `peers`.
+
+Pure: read off the brain's state. Keys and units are what programs rely on (the names say the units).
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from dataclasses import dataclass
+from typing import Any
+
+from meshnode.core.custody import CARRIED, DELIVERED, ON_THIS_DEVICE_ONLY
+from meshnode.core.limits import PAYLOAD_SIZE_MAX
+from meshnode.core.sealing import Drawer
+from meshnode.core.state import State
+from meshnode.core.submitting import message_key
+
+
+@dataclass(frozen=True, slots=True)
+class OfficeView:
+    """What an office's desk has to say: what keeps the sink from taking, what was refused, who was restored."""
+
+    problem: str | None
+    quarantined: dict[str, str]
+    restored: list[str]
+
+
+@dataclass(frozen=True, slots=True)
+class StoreView:
+    """Bytes of the store, and of them those that are free for reuse."""
+
+    size_bytes: int
+    reusable_bytes: int
+
+
+def status(state: State, store: StoreView, office: OfficeView | None, now_s: float) -> dict[str, Any]:
+    """The whole of `meshnode status --json`."""
+    certificate = state.identity.certificate
+    counts = Counter(message.state for message in state.custody.states())
+    return {
+        "device": {
+            "name": certificate.name,
+            "id": certificate.device.hex(),
+            "roles": [certificate.role],
+            "fleet": state.document.name,
+            "fleet_version": state.document.version,
+        },
+        "uplink": state.uplink,
+        "messages": {
+            "submitted": counts.total(),
+            ON_THIS_DEVICE_ONLY: counts[ON_THIS_DEVICE_ONLY],
+            CARRIED: counts[CARRIED],
+            DELIVERED: counts[DELIVERED],
+        },
+        "oldest_waiting_s": _oldest_waiting_s(state, now_s),
+        "carrying": {
+            "bundles": state.ledger.foreign_count,
+            "bytes": state.ledger.foreign_size,
+            "sources": len(state.ledger.foreign_bytes),
+        },
+        "contacts": peers(state, now_s),
+        "store": {
+            "bytes": store.size_bytes - store.reusable_bytes,
+            "free_bytes": max(0, state.free_bytes),
+            "floor_bytes": state.floor_bytes,
+            "quota_bytes": state.settings.foreign_quota_bytes,
+        },
+        "alarms": [{"code": code, "text": text} for code, text in alarms(state, office)],
+    }
+
+
+def _oldest_waiting_s(state: State, now_s: float) -> int | None:
+    oldest: float | None = None
+    for seen in state.custody.states():
+        journal = state.ledger.journals.get(seen.message.journal)
+        entry = journal.entries.get(seen.message.first) if journal else None
+        if seen.state != DELIVERED and entry is not None:
+            oldest = entry.born_s if oldest is None else min(oldest, entry.born_s)
+    return None if oldest is None else int(now_s - oldest)
+
+
+def messages(state: State, drawer: Drawer) -> list[dict[str, Any]]:
+    """`meshnode messages --json`: in the order of submission."""
+    rows = []
+    for seen in state.custody.states():
+        label = open_label(drawer, seen.message.label)
+        rows.append(
+            {
+                "key": message_key(seen.message.journal, seen.message.first),
+                "reference": label["reference"],
+                "kind": label["kind"],
+                "size_bytes": seen.message.size_bytes,
+                "submitted_ms": seen.message.submitted_ms,
+                "state": seen.state,
+                "copies": seen.copies,
+            }
+        )
+    return rows
+
+
+def peers(state: State, now_s: float) -> list[dict[str, Any]]:
+    """`meshnode peers --json`: contacts that are open, by name."""
+    rows = []
+    for contact in state.greeted:
+        assert contact.hello is not None
+        rows.append(
+            {
+                "name": contact.peer.name,
+                "id": contact.device.hex(),
+                "address": contact.address,
+                "roles": [contact.peer.role],
+                "since_s": int(now_s - contact.opened_s),
+                "uplink": contact.hello.uplink,
+                "fleet_version": contact.hello.fleet_version,
+            }
+        )
+    return sorted(rows, key=lambda row: (row["name"], row["id"]))
+
+
+def alarms(state: State, office: OfficeView | None) -> list[tuple[str, str]]:
+    """(code, what is wrong and what to do), the worst first."""
+    found: list[tuple[str, str]] = []
+    if state.identity.device in state.document.revoked:
+        found.append(
+            (
+                "revoked",
+                "This device was revoked, colleagues refuse it: bring it to the office with its messages.",
+            )
+        )
+    if state.store_problem is not None:
+        found.append(("store", str(state.store_problem)))
+    if state.rotten:
+        found.append(
+            (
+                "rotten",
+                f"{len(state.rotten)} bundles are damaged on this disk: have the disk checked, and do not erase"
+                " anything before the office has them.",
+            )
+        )
+    if state.room_bytes < PAYLOAD_SIZE_MAX:
+        found.append(
+            ("disk-full", "This disk is full: nothing more is taken or carried until space is freed on it.")
+        )
+    elif state.foreign_room_bytes < PAYLOAD_SIZE_MAX:
+        found.append(
+            ("quota-full", "The space for colleagues' records is full: meet the office, or raise the quota.")
+        )
+    if not state.document.endpoints:
+        found.append(
+            (
+                "no-office",
+                "This fleet document names no office yet, so nothing can be submitted: meet a colleague who has a"
+                " newer one, or run `meshnode fleet update`.",
+            )
+        )
+    if office is not None:
+        found.extend(_office_alarms(office))
+    return found
+
+
+def _office_alarms(office: OfficeView) -> list[tuple[str, str]]:
+    found: list[tuple[str, str]] = []
+    if office.problem is not None:
+        found.append(("sink", f"Messages cannot be handed on now, and wait here: {office.problem}"))
+    if office.quarantined:
+        found.append(
+            (
+                "quarantine",
+                f"{len(office.quarantined)} messages cannot be handed on and are kept apart, the first because:"
+                f" {next(iter(office.quarantined.values()))}",
+            )
+        )
+    found.extend(("restored", text) for text in office.restored)
+    return found
+
+
+# --- what an officer calls a message -----------------------------------------------------------------------------
+
+
+def shut_label(drawer: Drawer, reference: str, kind: str, nonce: bytes) -> bytes:
+    """What `messages` shows of a message besides its state, unreadable without the device key."""
+    return drawer.close(json.dumps({"reference": reference, "kind": kind}), nonce)
+
+
+def open_label(drawer: Drawer, label: bytes) -> dict[str, str]:
+    """What `shut_label` was given; empty texts if the store was brought here from another device."""
+    try:
+        opened: dict[str, str] = json.loads(drawer.open(label))
+    except ValueError:
+        return {"reference": "", "kind": ""}
+    return opened

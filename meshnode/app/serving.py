@@ -1,0 +1,89 @@
+"""From a home to a running node: check it, take its ports, run the daemon and its control interface, and end well."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import signal
+import socket
+from typing import Final
+
+import trio
+from hypercorn.config import Config as ServerConfig
+from hypercorn.trio import serve
+
+from meshnode.app.config import Address, read_config
+from meshnode.app.control import make_app
+from meshnode.app.daemon import Daemon, new_token, open_daemon
+from meshnode.app.files import write_file
+from meshnode.app.home import Home
+from meshnode.core.errors import PortTaken
+
+log: Final = logging.getLogger("meshnode")
+
+_BACKLOG: Final = 128
+
+
+def listen(address: Address, purpose: str, key: str) -> socket.socket:
+    """A socket that listens at `address`. Raises PortTaken, which says what for and which key names it."""
+    family = socket.AF_INET6 if ":" in address.host else socket.AF_INET
+    try:
+        server = socket.create_server((address.host, address.port), family=family, backlog=_BACKLOG)
+    except OSError as error:
+        problem = (error.strerror or str(error)).lower()
+        raise PortTaken(purpose=purpose, address=address, problem=problem, key=key) from None
+    server.setblocking(False)
+    return server
+
+
+def _address_of(server: socket.socket) -> str:
+    host, port = server.getsockname()[:2]
+    return str(Address(host, port))
+
+
+async def run_node(home: Home) -> None:
+    """Run the node until SIGTERM or SIGINT. Raises MeshnodeError when it cannot start, and then nothing was touched."""
+    membership = home.load()
+    config = read_config(home.config_path)
+    with home.lock(), listen(config.control, "The control interface", "control") as control:
+        peers = listen(config.listen, "The node", "listen")
+        with peers:
+            port = peers.getsockname()[1]
+            async with open_daemon(home, membership, config, port) as daemon:
+                certificate = membership.certificate
+                log.info(
+                    f"{certificate.name} ({certificate.role} of {membership.fleet_name}) listens on"
+                    f" {_address_of(peers)}"
+                )
+                listeners = [trio.SocketListener(trio.socket.from_stdlib_socket(peers))]
+                await _run_until_told(home, daemon, listeners, control)
+        log.info("ended")
+
+
+async def _run_until_told(
+    home: Home, daemon: Daemon, listeners: list[trio.SocketListener], control: socket.socket
+) -> None:
+    token = new_token()
+    address = _address_of(control)
+    server = ServerConfig()
+    server.bind = [f"fd://{control.detach()}"]  # the server closes it
+    server.accesslog = server.errorlog = None
+    server.graceful_timeout = 1.0
+    try:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(_end_on_signal, nursery.cancel_scope)
+            await nursery.start(serve, make_app(daemon, token), server)
+            door = {"address": address, "token": token, "pid": os.getpid()}
+            write_file(home.control_path, json.dumps(door).encode() + b"\n")
+            nursery.start_soon(daemon.run, listeners)
+    finally:
+        home.control_path.unlink(missing_ok=True)
+
+
+async def _end_on_signal(scope: trio.CancelScope) -> None:
+    with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
+        async for number in signals:
+            log.info(f"ending ({signal.Signals(number).name})")
+            scope.cancel()
+            return

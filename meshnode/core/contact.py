@@ -1,0 +1,256 @@
+"""One contact with one peer, from HELLO to loss: what it has said, what it owes, what it is owed.
+
+The receiver decides *which* bundles (its WANTs) and how much may be on its way (its credit); the sender decides *in
+which order*, since it alone knows size, priority and age. So this keeps two independent halves:
+
+    receiving   offers (what the peer holds), wanting (asked of it, not here yet), credit granted
+    sending     queue (asked of us, best first), credit left, bundles handed to the link and not yet sent
+
+Only SEND_AHEAD_BYTES are handed to the link at a time: the rest of the queue can still be overtaken.
+
+Either side is alive while bytes come from it, and says PING when it has said nothing for PING_AFTER_S. So a peer that
+only receives, over a link so slow that the answer to a PING would stand in a long queue, is still heard from in time.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Iterable, Iterator
+
+from meshnode.core.errors import RemoteError
+from meshnode.core.frames import (
+    Cert,
+    Frame,
+    FrameReader,
+    Have,
+    Held,
+    Hello,
+    Ping,
+    Stored,
+    Want,
+    Wanted,
+    encode,
+)
+from meshnode.core.identity import Certificate, DeviceId, JournalId
+from meshnode.core.intervals import NONE, Ranges
+from meshnode.core.ledger import Ledger
+from meshnode.core.limits import (
+    CREDIT_BYTES,
+    DEAD_AFTER_S,
+    HANDSHAKE_S,
+    JOURNALS_PER_FRAME,
+    PAYLOAD_SIZE_MAX,
+    PEER_JOURNALS_MAX,
+    PING_AFTER_S,
+    RANGES_MAX,
+    SEND_AHEAD_BYTES,
+)
+from meshnode.core.ports import Effect, Send, SendBundle
+from meshnode.core.routing import SendKey, send_key
+
+#: Range pairs in one frame of several journals; with 18 bytes a pair this stays well below FRAME_SIZE_MAX.
+_PAIRS_PER_FRAME = 4 * RANGES_MAX
+
+
+class Contact:
+    """The state of one contact."""
+
+    def __init__(self, number: int, peer: Certificate, address: str, now_s: float, *, dialled: bool) -> None:
+        self.number = number
+        self.peer = peer
+        self.dialled = dialled
+        self.address = address
+        self.opened_s = now_s
+        self.hello: Hello | None = None
+        self._reader = FrameReader()
+        self._heard_s = now_s
+        self._said_s = now_s
+        # receiving
+        self.offers: dict[JournalId, Ranges] = {}
+        self.serials: dict[JournalId, int] = {}
+        self.listed: set[JournalId] = set()
+        self.whole = False
+        self.wanting: dict[JournalId, Ranges] = {}
+        self.wanting_since_s = now_s
+        self.settled_bytes = 0
+        self.received_bytes = 0
+        self._received_count = 0
+        self._credit_told = 0
+        # sending
+        self._queue: list[tuple[SendKey, JournalId]] = []
+        self._queued: dict[JournalId, set[int]] = {}
+        self._credit = 0
+        self._sent_bytes = 0
+        self._in_link_bytes = 0
+        self._certified: set[DeviceId] = set()
+
+    @property
+    def device(self) -> DeviceId:
+        """Who it is with."""
+        return self.peer.device
+
+    # --- frames -------------------------------------------------------------------------------------------------
+
+    def feed(self, data: bytes, now_s: float) -> Iterator[Frame]:
+        """The frames in these bytes. Raises RemoteError: whatever comes before HELLO, or is malformed."""
+        self._heard_s = now_s
+        for frame in self._reader.feed(data):
+            if self.hello is None and not isinstance(frame, Hello):
+                raise RemoteError("frame", "came before HELLO")
+            yield frame
+
+    def say(self, frame: Frame, now_s: float) -> Send:
+        """Send a frame."""
+        self._said_s = now_s
+        return Send(self.number, encode(frame))
+
+    def check_alive(self, now_s: float) -> str | None:
+        """Why this contact is over, or None."""
+        if self.hello is None and now_s - self.opened_s > HANDSHAKE_S:
+            return "said no HELLO"
+        if now_s - self._heard_s > DEAD_AFTER_S:
+            return "silent"
+        return None
+
+    def ping_due(self, now_s: float) -> bool:
+        """Whether we have been silent for so long that a PING is called for."""
+        return now_s - self._said_s >= PING_AFTER_S
+
+    def ping(self, now_s: float) -> Send:
+        """Say PING."""
+        return self.say(Ping(), now_s)
+
+    # --- what the peer holds ------------------------------------------------------------------------------------
+
+    def note_offer(self, held: Held) -> None:
+        """The peer holds just these of a journal. Raises RemoteError when it lists more journals than anybody has."""
+        if held.ranges:
+            self.offers[held.journal] = held.ranges
+            if len(self.offers) > PEER_JOURNALS_MAX:
+                raise RemoteError("HAVE", f"lists more than {PEER_JOURNALS_MAX} journals")
+        else:
+            self.offers.pop(held.journal, None)
+
+    def note_stored(self, journal: JournalId, ranges: Ranges) -> None:
+        """The peer holds these too. Raises RemoteError as `note_offer`."""
+        self.note_offer(Held(journal, self.offers.get(journal, NONE) | ranges, 0))
+
+    # --- receiving ----------------------------------------------------------------------------------------------
+
+    def arrived(self, journal: JournalId, number: int, size: int, now_s: float) -> None:
+        """A bundle came. Raises RemoteError if it is more than was granted."""
+        self.received_bytes += size
+        self._received_count += 1
+        if self.received_bytes > self._credit_told:
+            raise RemoteError("BUNDLE", "came without credit for it")
+        self.wanting_since_s = now_s
+        left = self.wanting.get(journal, NONE) - Ranges.single(number)
+        if left:
+            self.wanting[journal] = left
+        else:
+            self.wanting.pop(journal, None)
+
+    @property
+    def in_flight(self) -> int:
+        """How many bundles may be on their way, by the credit that is left and the mean size so far."""
+        mean = self.received_bytes / self._received_count if self._received_count else PAYLOAD_SIZE_MAX
+        return int((self._credit_told - self.received_bytes) / mean)
+
+    def want(self, rows: Iterable[Wanted], room_bytes: int, now_s: float) -> Send | None:
+        """A WANT with these rows and the credit that there is room for; None when it would say nothing new."""
+        rows = tuple(rows)
+        granted = max(self._credit_told, self.settled_bytes + min(CREDIT_BYTES, max(0, room_bytes)))
+        more = granted - self._credit_told
+        starved = self._credit_told - self.received_bytes < PAYLOAD_SIZE_MAX
+        if not rows and not (self.wanting and more and (starved or more >= CREDIT_BYTES // 4)):
+            return None
+        self._credit_told = granted
+        return self.say(Want(granted, rows), now_s)
+
+    # --- sending ------------------------------------------------------------------------------------------------
+
+    def note_want(self, want: Want, ledger: Ledger, revoked: frozenset[DeviceId]) -> None:
+        """Put what the peer asks for into the queue, and take out what it no longer wants."""
+        self._credit = max(self._credit, want.credit)
+        for row in want.journals:
+            journal = ledger.journals.get(row.journal)
+            if journal is None or journal.source is None:
+                continue
+            if row.known:
+                self._certified.add(journal.source)
+            queued = self._queued.setdefault(row.journal, set())
+            queued.difference_update(row.dropped & journal.held)
+            for number in row.ranges & journal.held:
+                if number not in queued:
+                    queued.add(number)
+                    key = send_key(
+                        journal, number, journal.entries[number], revoked=journal.source in revoked
+                    )
+                    heapq.heappush(self._queue, (key, row.journal))
+
+    def note_sent(self, size: int) -> None:
+        """The link has sent bundles of `size` bytes."""
+        self._in_link_bytes -= size
+
+    def pump(
+        self, ledger: Ledger, certificates: dict[DeviceId, Certificate], now_s: float
+    ) -> Iterator[Effect]:
+        """Hand the link the best bundles of the queue, as far as credit and SEND_AHEAD_BYTES go."""
+        while self._queue and self._in_link_bytes < SEND_AHEAD_BYTES:
+            key, journal_id = self._queue[0]
+            number = key[-1]
+            journal = ledger.journals[journal_id]
+            entry = journal.entries.get(number)
+            queued = self._queued.get(journal_id)
+            if queued is None or number not in queued or entry is None or journal.source is None:
+                heapq.heappop(self._queue)
+                if queued is not None:
+                    queued.discard(number)
+                continue
+            if self._sent_bytes + entry.size > self._credit:
+                return
+            heapq.heappop(self._queue)
+            queued.discard(number)
+            if number in journal.receipted:
+                continue
+            if journal.source not in self._certified:
+                self._certified.add(journal.source)
+                yield self.say(Cert(certificates[journal.source].der), now_s)
+            self._sent_bytes += entry.size
+            self._in_link_bytes += entry.size
+            self._said_s = now_s
+            age_s = max(0, int(now_s - entry.born_s))
+            yield SendBundle(self.number, journal_id, number, entry.size, age_s)
+
+
+def have_frames(rows: Iterable[Held], *, whole: bool) -> Iterator[Have]:
+    """HAVE frames that name these journals, none too large for a frame; the last one says `whole`."""
+    batch: list[Held] = []
+    pairs = 0
+    for held in rows:
+        ranges = first_ranges(held.ranges)
+        if len(batch) >= JOURNALS_PER_FRAME or pairs + len(ranges.pairs) > _PAIRS_PER_FRAME:
+            yield Have(False, tuple(batch))
+            batch, pairs = [], 0
+        batch.append(Held(held.journal, ranges, held.serial))
+        pairs += len(ranges.pairs)
+    if whole or batch:
+        yield Have(whole, tuple(batch))
+
+
+def stored_frames(rows: Iterable[tuple[JournalId, Ranges]]) -> Iterator[Stored]:
+    """STORED frames of these additions, none too large for a frame."""
+    batch: list[tuple[JournalId, Ranges]] = []
+    for journal, ranges in rows:
+        for at in range(0, len(ranges.pairs), RANGES_MAX):
+            batch.append((journal, Ranges(ranges.pairs[at : at + RANGES_MAX])))
+            if len(batch) >= 4:
+                yield Stored(tuple(batch))
+                batch = []
+    if batch:
+        yield Stored(tuple(batch))
+
+
+def first_ranges(ranges: Ranges) -> Ranges:
+    """As many of the first ranges as a frame may carry; the rest is said when gaps have closed."""
+    return ranges if len(ranges.pairs) <= RANGES_MAX else Ranges(ranges.pairs[:RANGES_MAX])

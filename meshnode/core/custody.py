@@ -1,0 +1,70 @@
+"""The messages of this device, and who else holds them (design 1.1: our own copy stays until the office has signed).
+
+A peer's HAVE and STORED tell what it holds of our journals. That is remembered beyond the contact, since it is what
+an officer sees: on this device only, carried by N colleagues, safe at the office. A peer that later holds less has
+discarded something; what it said last counts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from meshnode.core.identity import DeviceId, JournalId
+from meshnode.core.intervals import NONE, Ranges
+from meshnode.core.ledger import Ledger
+from meshnode.core.ports import PutCustody, PutMessage, Snapshot
+
+ON_THIS_DEVICE_ONLY = "on_this_device_only"
+CARRIED = "carried"
+DELIVERED = "delivered"
+
+
+@dataclass(frozen=True, slots=True)
+class MessageState:
+    """One message of this device: where it is, and how many other devices hold all of it."""
+
+    message: PutMessage
+    state: str
+    copies: int
+
+
+class Custody:
+    """All messages that this device has taken, in order, and their holders."""
+
+    def __init__(self, ledger: Ledger, snapshot: Snapshot) -> None:
+        self._ledger = ledger
+        self.messages = list(snapshot.messages)
+        self._holders: dict[JournalId, dict[DeviceId, Ranges]] = {}
+        self._unsaved: set[tuple[JournalId, DeviceId]] = set()
+        for row in snapshot.custody:
+            self._holders.setdefault(row.journal, {})[row.peer] = row.ranges
+
+    def note(self, journal_id: JournalId, peer: DeviceId, ranges: Ranges) -> None:
+        """`peer` says that it holds just these of a journal; of no interest unless the journal is ours."""
+        journal = self._ledger.journals.get(journal_id)
+        if journal is None or not self._ledger.is_mine(journal):
+            return
+        holders = self._holders.setdefault(journal_id, {})
+        ranges = ranges & journal.held
+        if holders.get(peer, NONE) != ranges:
+            holders[peer] = ranges
+            self._unsaved.add((journal_id, peer))
+
+    def unsaved(self) -> Iterator[PutCustody]:
+        """What has changed since this was last asked."""
+        for journal, peer in sorted(self._unsaved):
+            yield PutCustody(journal, peer, self._holders[journal][peer])
+        self._unsaved.clear()
+
+    def states(self) -> Iterator[MessageState]:
+        """Every message, in the order of submission."""
+        for message in self.messages:
+            journal = self._ledger.journals.get(message.journal)
+            holders = self._holders.get(message.journal, {})
+            copies = sum(1 for ranges in holders.values() if ranges.covers(message.first, message.last))
+            if journal is not None and journal.receipted.covers(message.first, message.last):
+                state = DELIVERED
+            else:
+                state = CARRIED if copies else ON_THIS_DEVICE_ONLY
+            yield MessageState(message, state, copies)

@@ -1,0 +1,148 @@
+"""Whom to dial, and when: every address that may lead to a colleague or the office, with a backoff of its own.
+
+An address is not a peer: who answers is known only after TLS, and is remembered then. No address is ever given up
+while its reason lasts; failures only make it slower (doubling, capped, with a jitter that is drawn from the address
+itself, so that the core needs no randomness). A change of network or a new sighting makes it fast again.
+
+Of two devices that see each other at once, the one with the lower id dials; the other waits a moment in case the
+first cannot, and dials then.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+from meshnode.core.identity import DeviceId
+from meshnode.core.limits import BACKOFF_FIRST_S, BACKOFF_MAX_S, POLITE_S, REMEMBERED_MAX
+
+CONFIGURED = "configured"
+OFFICE = "office"
+SIGHTED = "dns-sd"
+GATEWAY = "gateway"
+REMEMBERED = "remembered"
+
+#: These stay as long as somebody says so; the others go once they have failed so often.
+_LASTING = frozenset((CONFIGURED, OFFICE, GATEWAY, REMEMBERED))
+_SIGHTING_FAILURES_MAX = 10
+
+
+@dataclass(slots=True)
+class Address:
+    """One address and its record. `device` is who answered last, or who was announced there."""
+
+    text: str
+    device: DeviceId | None = None
+    sources: set[str] = field(default_factory=set)
+    next_s: float = 0.0
+    failures: int = 0
+    busy: bool = False
+    met_s: float = 0.0
+
+
+class Dialing:
+    """All addresses of one node."""
+
+    def __init__(self, me: DeviceId) -> None:
+        self.me = me
+        self.addresses: dict[str, Address] = {}
+
+    def note(self, text: str, device: DeviceId | None, source: str, now_s: float) -> None:
+        """Somebody may answer at `text`: try soon, however often it failed before."""
+        if device == self.me:
+            return
+        address = self.addresses.setdefault(text, Address(text))
+        address.sources.add(source)
+        address.failures = 0
+        if device is not None:
+            address.device = device
+        polite_s = POLITE_S if device is not None and device < self.me else 0.0
+        if not address.busy:
+            address.next_s = (
+                min(address.next_s, now_s + polite_s) if address.next_s > now_s else now_s + polite_s
+            )
+
+    def replace(self, source: str, texts: Iterable[str], now_s: float) -> None:
+        """`source` names just these addresses now."""
+        wanted = set(texts)
+        for text, address in list(self.addresses.items()):
+            if source in address.sources and text not in wanted:
+                address.sources.discard(source)
+                self._forget_if_unfounded(address)
+        for text in sorted(wanted):
+            known = self.addresses.get(text)
+            if known is None or source not in known.sources:
+                self.note(text, None, source, now_s)
+
+    def remember(self, text: str, device: DeviceId, met_s: float) -> None:
+        """`device` was met at `text`; the oldest memories go when there are too many."""
+        address = self.addresses.setdefault(text, Address(text))
+        address.device = device
+        address.sources.add(REMEMBERED)
+        address.met_s = max(address.met_s, met_s)
+        remembered = [a for a in self.addresses.values() if REMEMBERED in a.sources]
+        for old in sorted(remembered, key=lambda a: (a.met_s, a.text))[: len(remembered) - REMEMBERED_MAX]:
+            old.sources.discard(REMEMBERED)
+            self._forget_if_unfounded(old)
+
+    def due(self, now_s: float, connected: set[DeviceId]) -> list[str]:
+        """The addresses to dial now; each counts as being dialled until `opened` or `failed`."""
+        out = []
+        for address in self.addresses.values():
+            if not address.busy and address.next_s <= now_s and self._worth(address, connected):
+                address.busy = True
+                out.append(address.text)
+        return out
+
+    def next_due_s(self, connected: set[DeviceId]) -> float | None:
+        """When `due` will next have something to say."""
+        waiting = [a.next_s for a in self.addresses.values() if not a.busy and self._worth(a, connected)]
+        return min(waiting, default=None)
+
+    def _worth(self, address: Address, connected: set[DeviceId]) -> bool:
+        return address.device is None or (address.device != self.me and address.device not in connected)
+
+    def opened(self, text: str, device: DeviceId) -> None:
+        """`device` answered at `text`. The backoff stays until it has proved to be of use (`succeeded`)."""
+        address = self.addresses.get(text)
+        if address is not None:
+            address.busy = False
+            address.device = device
+
+    def succeeded(self, text: str) -> None:
+        """The contact that was dialled at `text` works."""
+        if address := self.addresses.get(text):
+            address.failures = 0
+
+    def failed(self, text: str, now_s: float) -> None:
+        """Nobody answered at `text`, or the contact did not last: later again."""
+        address = self.addresses.get(text)
+        if address is None:
+            return
+        address.busy = False
+        delay_s = min(BACKOFF_MAX_S, BACKOFF_FIRST_S * 2 ** min(address.failures, 16))
+        address.next_s = now_s + delay_s * (0.75 + 0.5 * self._jitter(address))
+        address.failures += 1
+        if address.failures > _SIGHTING_FAILURES_MAX and not address.sources & _LASTING:
+            del self.addresses[text]
+
+    def network_changed(self, now_s: float) -> None:
+        """What failed before may work now."""
+        for address in self.addresses.values():
+            address.failures = 0
+            if not address.busy:
+                address.next_s = min(address.next_s, now_s + BACKOFF_FIRST_S * self._jitter(address))
+
+    def is_office(self, text: str) -> bool:
+        """Whether the fleet document names this address as the office's."""
+        address = self.addresses.get(text)
+        return address is not None and OFFICE in address.sources
+
+    def _jitter(self, address: Address) -> float:
+        seed = self.me + address.failures.to_bytes(4, "big") + address.text.encode()
+        return hashlib.sha256(seed).digest()[0] / 255
+
+    def _forget_if_unfounded(self, address: Address) -> None:
+        if not address.sources and not address.busy:
+            self.addresses.pop(address.text, None)

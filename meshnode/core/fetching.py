@@ -1,0 +1,150 @@
+"""Which bundle is asked of whom.
+
+A bundle is asked of one contact at a time. Whatever a contact offers that we lack, that is not on its way to the disk
+and not asked of another, is asked of it; a contact that has nothing left to give while another still owes much takes
+over half of that, so that two holders on one Wi-Fi share the work, and a slow one holds nothing up. What a lost or
+stalled contact owed is asked of the others.
+
+Room is decided before bytes flow: a receiver whose quota is full asks only for what is for itself, or of sources that
+take less than their fair share (`routing`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from meshnode.core.contact import Contact, first_ranges
+from meshnode.core.frames import Wanted
+from meshnode.core.identity import DeviceId, JournalId
+from meshnode.core.intervals import NONE, Ranges
+from meshnode.core.ledger import Ledger
+from meshnode.core.limits import JOURNALS_PER_FRAME, PAYLOAD_SIZE_MAX, STALL_S, TAKE_OVER_MIN
+from meshnode.core.routing import claim
+
+
+class Fetching:
+    """What is on its way to this node, by whom."""
+
+    def __init__(self, ledger: Ledger) -> None:
+        self._ledger = ledger
+        #: Arrived, on the way to the disk.
+        self.landing: dict[JournalId, Ranges] = {}
+        #: Came, but there was no room; not asked for again until there is.
+        self.declined: dict[JournalId, Ranges] = {}
+        self._asked: dict[JournalId, Ranges] = {}
+
+    # --- bookkeeping --------------------------------------------------------------------------------------------
+
+    def arrived(self, journal: JournalId, number: int) -> None:
+        """A bundle came; it is asked of nobody any more."""
+        self._shrink(self._asked, journal, Ranges.single(number))
+
+    def land(self, journal: JournalId, number: int) -> None:
+        """It goes to the disk now."""
+        self.landing[journal] = self.landing.get(journal, NONE) | Ranges.single(number)
+
+    def landed(self, journal: JournalId, ranges: Ranges) -> None:
+        """It is there, or writing it failed."""
+        self._shrink(self.landing, journal, ranges)
+
+    def decline(self, journal: JournalId, number: int) -> None:
+        """There is no room for it."""
+        self.declined[journal] = self.declined.get(journal, NONE) | Ranges.single(number)
+
+    def lacks(self, journal: JournalId, number: int) -> bool:
+        """Whether a bundle is of use here: neither held, delivered nor on its way to the disk."""
+        ranges = Ranges.single(number)
+        return bool(self._ledger.lacking(journal, ranges) - self.landing.get(journal, NONE))
+
+    def release(self, contact: Contact) -> None:
+        """Nothing is owed by this contact any more."""
+        for journal, ranges in contact.wanting.items():
+            self._shrink(self._asked, journal, ranges)
+        contact.wanting = {}
+
+    def withdraw(self, contact: Contact, journal: JournalId) -> None:
+        """The peer no longer offers some of what it owed."""
+        owed = contact.wanting.get(journal, NONE)
+        lost = owed - contact.offers.get(journal, NONE)
+        if lost:
+            self._shrink(contact.wanting, journal, lost)
+            self._shrink(self._asked, journal, lost)
+
+    @staticmethod
+    def _shrink(table: dict[JournalId, Ranges], journal: JournalId, ranges: Ranges) -> None:
+        left = table.get(journal, NONE) - ranges
+        if left:
+            table[journal] = left
+        else:
+            table.pop(journal, None)
+
+    # --- decisions ----------------------------------------------------------------------------------------------
+
+    def ask(
+        self,
+        contact: Contact,
+        certified: Iterable[DeviceId],
+        room_bytes: int,
+        own_room_bytes: int,
+        now_s: float,
+    ) -> list[Wanted]:
+        """What to ask of this contact that is asked of nobody yet. `room_bytes`: for others' bundles;
+        `own_room_bytes`: for bundles that end here."""
+        rows: list[Wanted] = []
+        known = set(certified)
+        for journal_id, offered in contact.offers.items():
+            if len(rows) >= JOURNALS_PER_FRAME:
+                break
+            lacking = self._ledger.lacking(journal_id, offered)
+            if not lacking or not self._room_for(journal_id, room_bytes, own_room_bytes):
+                continue
+            lacking -= self.landing.get(journal_id, NONE)
+            lacking -= self._asked.get(journal_id, NONE)
+            lacking -= self.declined.get(journal_id, NONE)
+            if lacking:
+                rows.append(self._assign(contact, journal_id, first_ranges(lacking), known, now_s))
+        return rows
+
+    def _room_for(self, journal_id: JournalId, room_bytes: int, own_room_bytes: int) -> bool:
+        journal = self._ledger.journals.get(journal_id)
+        if journal is not None and journal.source is not None:
+            if self._ledger.is_for_me(journal):
+                return own_room_bytes >= PAYLOAD_SIZE_MAX
+            return claim(self._ledger, journal.source, room_bytes) >= PAYLOAD_SIZE_MAX
+        # Of an unknown journal we cannot tell whose it is: ask if there is room at all, an office always has use for it.
+        return (own_room_bytes if self._ledger.endpoints else room_bytes) >= PAYLOAD_SIZE_MAX
+
+    def _assign(
+        self, contact: Contact, journal_id: JournalId, ranges: Ranges, known: set[DeviceId], now_s: float
+    ) -> Wanted:
+        if not contact.wanting:
+            contact.wanting_since_s = now_s
+        contact.wanting[journal_id] = contact.wanting.get(journal_id, NONE) | ranges
+        self._asked[journal_id] = self._asked.get(journal_id, NONE) | ranges
+        journal = self._ledger.journals.get(journal_id)
+        certified = journal is not None and journal.source in known
+        return Wanted(journal_id, ranges, NONE, certified)
+
+    def take_over(
+        self, idle: Contact, others: Iterable[Contact], certified: Iterable[DeviceId], now_s: float
+    ) -> tuple[Wanted, Contact, Wanted] | None:
+        """Half of what the busiest other contact owes and the idle one holds too: what to ask of the idle one, and
+        what to take back from whom."""
+        best: tuple[int, Contact, JournalId, Ranges] | None = None
+        for other in others:
+            if other is idle:
+                continue
+            stalled = now_s - other.wanting_since_s > STALL_S
+            for journal_id, owed in other.wanting.items():
+                common = owed & idle.offers.get(journal_id, NONE)
+                # What is already on its way would come twice.
+                share = common if stalled else common.tail((len(common) - other.in_flight) // 2)
+                if len(share) >= (1 if stalled else TAKE_OVER_MIN) and (best is None or len(share) > best[0]):
+                    best = (len(share), other, journal_id, share)
+        if best is None:
+            return None
+        _, other, journal_id, share = best
+        share = first_ranges(share)
+        self._shrink(other.wanting, journal_id, share)
+        asked = self._assign(idle, journal_id, share, set(certified), now_s)
+        return asked, other, Wanted(journal_id, NONE, share, asked.known)

@@ -1,0 +1,119 @@
+"""Strict reading of msgpack: right type, right length, right range, nothing trailing.
+
+All that comes from outside is an array of scalars, byte strings and lists. `unpack` reads the array, `Reader` takes
+its items one after another and names the one that is wrong. Maps, extension types and floats do not occur, so they
+are refused. A `RemoteError` says `<what>.<field> <problem>`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import msgpack
+
+from meshnode.core.errors import RemoteError
+
+T = TypeVar("T")
+
+
+def pack(value: object) -> bytes:
+    """Write lists, whole numbers, byte strings, text, booleans and None."""
+    packed: bytes = msgpack.packb(value, use_bin_type=True)
+    return packed
+
+
+def unpack(data: bytes | bytearray | memoryview, what: str) -> list[Any]:
+    """Read one msgpack array that fills `data` wholly. Raises RemoteError naming `what`."""
+    size = len(data)
+    try:
+        value = msgpack.unpackb(
+            data,
+            raw=False,
+            strict_map_key=True,
+            max_str_len=size,
+            max_bin_len=size,
+            max_array_len=size,
+            max_map_len=0,
+            max_ext_len=0,
+        )
+    except msgpack.ExtraData:
+        raise RemoteError(what, "has bytes after its end") from None
+    except (ValueError, TypeError, msgpack.UnpackException, RecursionError):
+        # msgpack reports truncation, bad UTF-8, nesting and forbidden types by various subclasses of these
+        raise RemoteError(what, "is not well-formed msgpack") from None
+    if type(value) is not list:
+        raise RemoteError(what, "is not an array")
+    return value
+
+
+class Reader:
+    """Takes the items of an array in order; each method reads one item and names it in its complaint."""
+
+    def __init__(self, items: list[Any], what: str, count: int) -> None:
+        self._items = items
+        self._what = what
+        self._at = 0
+        if len(items) != count:
+            raise RemoteError(what, f"has {len(items)} items instead of {count}")
+
+    def _next(self, field: str) -> tuple[Any, str]:
+        item = self._items[self._at]
+        self._at += 1
+        return item, f"{self._what}.{field}"
+
+    def whole(self, field: str, least: int, most: int) -> int:
+        """A whole number from `least` to `most`."""
+        item, name = self._next(field)
+        if type(item) is not int:
+            raise RemoteError(name, "is not a whole number")
+        if not least <= item <= most:
+            raise RemoteError(name, f"is {item}, not from {least} to {most}")
+        return item
+
+    def octets(self, field: str, least: int, most: int | None = None) -> bytes:
+        """A byte string of `least` to `most` bytes; exactly `least` without `most`."""
+        item, name = self._next(field)
+        if type(item) is not bytes:
+            raise RemoteError(name, "is not a byte string")
+        most = least if most is None else most
+        if not least <= len(item) <= most:
+            raise RemoteError(name, f"has {len(item)} bytes, not {least} to {most}")
+        return item
+
+    def text(self, field: str, size_max: int) -> str:
+        """Text of at most `size_max` bytes of UTF-8."""
+        item, name = self._next(field)
+        if type(item) is not str:
+            raise RemoteError(name, "is not text")
+        if len(item.encode()) > size_max:
+            raise RemoteError(name, f"has more than {size_max} bytes")
+        return item
+
+    def flag(self, field: str) -> bool:
+        """True or false."""
+        item, name = self._next(field)
+        if type(item) is not bool:
+            raise RemoteError(name, "is neither true nor false")
+        return item
+
+    def items(self, field: str, count_max: int) -> list[Any]:
+        """A list of at most `count_max` items, unread."""
+        item, name = self._next(field)
+        if type(item) is not list:
+            raise RemoteError(name, "is not a list")
+        if len(item) > count_max:
+            raise RemoteError(name, f"has more than {count_max} items")
+        return item
+
+    def each(self, field: str, count_max: int, count: int, read: Callable[[Reader], T]) -> list[T]:
+        """A list of at most `count_max` arrays of `count` items, each read by `read`."""
+        name = f"{self._what}.{field}"
+        rows = self.items(field, count_max)
+        if not all(type(row) is list for row in rows):
+            raise RemoteError(name, "has an item that is not an array")
+        return [read(Reader(row, f"{name}[{at}]", count)) for at, row in enumerate(rows)]
+
+    def raw(self, field: str) -> tuple[Any, str]:
+        """The item as it is, with its full name, for a codec of its own."""
+        return self._next(field)

@@ -1,0 +1,365 @@
+"""Frames: what two nodes say to each other in a contact, and nothing else.
+
+A frame is a 4-byte big-endian length and a msgpack array whose first item is its kind. `encode` writes one,
+`FrameReader` cuts a stream of bytes into them, whatever pieces it comes in; anything else is a `RemoteError`.
+
+    HELLO    [1, version_min, version_max, name, roles, port, fleet version, wall_ms, uplink, free_bytes]
+    FLEET    [2, body, signature]
+    HAVE     [3, whole, [[journal, ranges, serial], ...]]   whole: the last of a complete list
+    RECEIPT  [4, body, signature]
+    CERT     [5, der]
+    WANT     [6, credit, [[journal, ranges, ranges no longer wanted, certificate known], ...]]
+    BUNDLE   [7, age_s, header, signature, payload]
+    STORED   [8, [[journal, ranges], ...]]
+    PING     [9]        PONG [10]
+    BYE      [11, reason]
+    FINISHED [12, [digest of all] or [digest of bucket 0, ... of bucket 255]]
+
+HELLO comes first and may come again when what it says has changed. HAVE replaces what was said before of each journal
+that it names; STORED adds to it. Each number in a WANT is one request, answered by one BUNDLE unless it is taken back
+first. `credit` counts the bundle payload bytes that may have been sent since the contact began. FINISHED sums up the
+journals that neither side has listed in HAVE, see `ledger`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any, Final
+
+from meshnode.core.bundle import AGE_S_MAX, MILLISECONDS_MAX, Bundle, read_bundle
+from meshnode.core.errors import RemoteError
+from meshnode.core.fields import Reader, pack, unpack
+from meshnode.core.identity import ID_SIZE, ROLES, SIGNATURE_SIZE, JournalId
+from meshnode.core.intervals import Ranges, ranges_from_wire
+from meshnode.core.limits import (
+    CERTIFICATE_SIZE_MAX,
+    DOCUMENT_SIZE_MAX,
+    FRAME_SIZE_MAX,
+    HEADER_SIZE_MAX,
+    JOURNALS_PER_FRAME,
+    NAME_SIZE_MAX,
+    PAYLOAD_SIZE_MAX,
+)
+from meshnode.core.receipt import SERIAL_MAX
+
+PROTOCOL: Final = 1
+ALPN: Final = "meshnode/1"
+DIGEST_SIZE: Final = 8
+BUCKETS: Final = 256
+_LENGTH_SIZE: Final = 4
+_BYTES_MAX: Final = 2**63 - 1
+
+
+@dataclass(frozen=True, slots=True)
+class Hello:
+    """Who I am and how I am."""
+
+    name: str
+    roles: tuple[str, ...]
+    port: int
+    fleet_version: int
+    wall_ms: int
+    uplink: bool
+    free_bytes: int
+    version_min: int = PROTOCOL
+    version_max: int = PROTOCOL
+
+
+@dataclass(frozen=True, slots=True)
+class Fleet:
+    """A fleet document, newer than the one that you have."""
+
+    body: bytes
+    signature: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """Of one journal: what I hold, and the serial of the newest receipt that I know (0: none)."""
+
+    journal: JournalId
+    ranges: Ranges
+    serial: int
+
+
+@dataclass(frozen=True, slots=True)
+class Have:
+    """What I hold that is not receipted. `whole`: with this frame you know all of it."""
+
+    whole: bool
+    journals: tuple[Held, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class ReceiptFrame:
+    """A receipt that you lack."""
+
+    body: bytes
+    signature: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Cert:
+    """The certificate of a source whose bundles follow."""
+
+    der: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """Of one journal: the numbers to send me, those not to send after all, and whether I have the source's
+    certificate."""
+
+    journal: JournalId
+    ranges: Ranges
+    dropped: Ranges
+    known: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Want:
+    """Send me these, until `credit` payload bytes have been sent since the contact began."""
+
+    credit: int
+    journals: tuple[Wanted, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class BundleFrame:
+    """One bundle, `age_s` old."""
+
+    age_s: int
+    bundle: Bundle
+
+
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """These are durable here now."""
+
+    journals: tuple[tuple[JournalId, Ranges], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Ping:
+    """Are you there?"""
+
+
+@dataclass(frozen=True, slots=True)
+class Pong:
+    """I am."""
+
+
+@dataclass(frozen=True, slots=True)
+class Bye:
+    """I end this contact, and why."""
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Finished:
+    """One digest of all finished journals, or one for each bucket of them (by the first byte of the id)."""
+
+    buckets: tuple[bytes, ...]
+
+
+Frame = (
+    Hello | Fleet | Have | ReceiptFrame | Cert | Want | BundleFrame | Stored | Ping | Pong | Bye | Finished
+)
+
+
+def _frame(items: list[object]) -> bytes:
+    body = pack(items)
+    return len(body).to_bytes(_LENGTH_SIZE, "big") + body
+
+
+def encode(frame: Frame) -> bytes:
+    """The frame's bytes, with the length before them."""
+    match frame:
+        case Hello():
+            return _frame(
+                [
+                    1,
+                    frame.version_min,
+                    frame.version_max,
+                    frame.name,
+                    list(frame.roles),
+                    frame.port,
+                    frame.fleet_version,
+                    frame.wall_ms,
+                    frame.uplink,
+                    frame.free_bytes,
+                ]
+            )
+        case Fleet():
+            return _frame([2, frame.body, frame.signature])
+        case Have():
+            rows = [[held.journal, held.ranges.to_wire(), held.serial] for held in frame.journals]
+            return _frame([3, frame.whole, rows])
+        case ReceiptFrame():
+            return _frame([4, frame.body, frame.signature])
+        case Cert():
+            return _frame([5, frame.der])
+        case Want():
+            wants = [
+                [want.journal, want.ranges.to_wire(), want.dropped.to_wire(), want.known]
+                for want in frame.journals
+            ]
+            return _frame([6, frame.credit, wants])
+        case BundleFrame():
+            return encode_bundle(
+                frame.age_s, frame.bundle.header_bytes, frame.bundle.signature, frame.bundle.payload
+            )
+        case Stored():
+            return _frame([8, [[journal, ranges.to_wire()] for journal, ranges in frame.journals]])
+        case Ping():
+            return _frame([9])
+        case Pong():
+            return _frame([10])
+        case Bye():
+            return _frame([11, frame.reason])
+        case Finished():
+            return _frame([12, list(frame.buckets)])
+
+
+def encode_bundle(age_s: int, header: bytes, signature: bytes, payload: bytes) -> bytes:
+    """A BUNDLE frame from stored bytes, without decoding the header first."""
+    return _frame([7, age_s, header, signature, payload])
+
+
+def _hello(reader: Reader) -> Hello:
+    version_min = reader.whole("version_min", 0, 2**16)
+    version_max = reader.whole("version_max", version_min, 2**16)
+    name = reader.text("name", NAME_SIZE_MAX)
+    roles = reader.items("roles", len(ROLES))
+    if not all(role in ROLES for role in roles if type(role) is str) or not all(
+        type(role) is str for role in roles
+    ):
+        raise RemoteError("HELLO.roles", "names an unknown role")
+    return Hello(
+        name=name,
+        roles=tuple(roles),
+        port=reader.whole("port", 0, 65535),
+        fleet_version=reader.whole("fleet_version", 0, 2**32),
+        wall_ms=reader.whole("wall_ms", 0, MILLISECONDS_MAX),
+        uplink=reader.flag("uplink"),
+        free_bytes=reader.whole("free_bytes", 0, _BYTES_MAX),
+        version_min=version_min,
+        version_max=version_max,
+    )
+
+
+def _signed(reader: Reader, size_max: int) -> tuple[bytes, bytes]:
+    return reader.octets("body", 1, size_max), reader.octets("signature", SIGNATURE_SIZE)
+
+
+def _held(reader: Reader) -> Held:
+    return Held(
+        JournalId(reader.octets("journal", ID_SIZE)),
+        ranges_from_wire(*reader.raw("ranges")),
+        reader.whole("serial", 0, SERIAL_MAX),
+    )
+
+
+def _have(reader: Reader) -> Have:
+    return Have(
+        reader.flag("whole"),
+        tuple(reader.each("journals", JOURNALS_PER_FRAME, 3, _held)),
+    )
+
+
+def _wanted(reader: Reader) -> Wanted:
+    return Wanted(
+        JournalId(reader.octets("journal", ID_SIZE)),
+        ranges_from_wire(*reader.raw("ranges")),
+        ranges_from_wire(*reader.raw("dropped")),
+        reader.flag("known"),
+    )
+
+
+def _want(reader: Reader) -> Want:
+    return Want(
+        reader.whole("credit", 0, _BYTES_MAX),
+        tuple(reader.each("journals", JOURNALS_PER_FRAME, 4, _wanted)),
+    )
+
+
+def _bundle(reader: Reader) -> BundleFrame:
+    age_s = reader.whole("age_s", 0, AGE_S_MAX)
+    return BundleFrame(
+        age_s,
+        read_bundle(
+            reader.octets("header", 1, HEADER_SIZE_MAX),
+            reader.octets("signature", SIGNATURE_SIZE),
+            reader.octets("payload", 0, PAYLOAD_SIZE_MAX),
+        ),
+    )
+
+
+def _stored(reader: Reader) -> Stored:
+    def row(item: Reader) -> tuple[JournalId, Ranges]:
+        return JournalId(item.octets("journal", ID_SIZE)), ranges_from_wire(*item.raw("ranges"))
+
+    return Stored(tuple(reader.each("journals", JOURNALS_PER_FRAME, 2, row)))
+
+
+def _finished(reader: Reader) -> Finished:
+    buckets = reader.items("buckets", BUCKETS)
+    if len(buckets) not in (1, BUCKETS) or not all(
+        type(bucket) is bytes and len(bucket) == DIGEST_SIZE for bucket in buckets
+    ):
+        raise RemoteError("FINISHED.buckets", f"is not 1 or {BUCKETS} digests")
+    return Finished(tuple(buckets))
+
+
+#: kind: (name, items with the kind, how to read the rest)
+_KINDS: Final[dict[int, tuple[str, int, Callable[[Reader], Frame]]]] = {
+    1: ("HELLO", 10, _hello),
+    2: ("FLEET", 3, lambda r: Fleet(*_signed(r, DOCUMENT_SIZE_MAX))),
+    3: ("HAVE", 3, _have),
+    4: ("RECEIPT", 3, lambda r: ReceiptFrame(*_signed(r, FRAME_SIZE_MAX))),
+    5: ("CERT", 2, lambda r: Cert(r.octets("der", 1, CERTIFICATE_SIZE_MAX))),
+    6: ("WANT", 3, _want),
+    7: ("BUNDLE", 5, _bundle),
+    8: ("STORED", 2, _stored),
+    9: ("PING", 1, lambda _: Ping()),
+    10: ("PONG", 1, lambda _: Pong()),
+    11: ("BYE", 2, lambda r: Bye(r.text("reason", 200))),
+    12: ("FINISHED", 2, _finished),
+}
+
+
+def decode(body: bytes | memoryview) -> Frame:
+    """Read one frame's body (without its length). Raises RemoteError that names the field."""
+    items: list[Any] = unpack(body, "frame")
+    if not items or type(items[0]) is not int or items[0] not in _KINDS:
+        raise RemoteError("frame", "is of an unknown kind")
+    name, count, read = _KINDS[items[0]]
+    reader = Reader(items, name, count)
+    reader.whole("kind", 1, len(_KINDS))
+    return read(reader)
+
+
+class FrameReader:
+    """Cuts a byte stream into frames. Holds at most one frame of FRAME_SIZE_MAX bytes and what was fed last."""
+
+    def __init__(self) -> None:
+        self._held = bytearray()
+
+    def feed(self, data: bytes) -> Iterator[Frame]:
+        """The frames that are whole now, in order. Raises RemoteError; the stream is of no use after that."""
+        held = self._held
+        held += data
+        at = 0
+        try:
+            while len(held) - at >= _LENGTH_SIZE:
+                size = int.from_bytes(held[at : at + _LENGTH_SIZE], "big")
+                if size > FRAME_SIZE_MAX:
+                    raise RemoteError("frame", f"has {size} bytes, more than {FRAME_SIZE_MAX}")
+                if len(held) - at < _LENGTH_SIZE + size:
+                    break
+                at += _LENGTH_SIZE + size
+                yield decode(bytes(held[at - size : at]))
+        finally:
+            del held[:at]

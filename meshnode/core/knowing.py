@@ -1,0 +1,188 @@
+"""What is known of journals, and how two nodes come to know the same: HAVE, RECEIPT, FINISHED, CERT and FLEET.
+
+After HELLO each side names the journals that have something on offer. With the other's whole list at hand it sends
+the receipts that the other lacks, and one digest of all journals that neither has listed. Those are finished, many,
+and nearly always equal; only where the digests differ are they compared bucket by bucket.
+
+Receipts and fleet documents carry their own proof, so it does not matter who brings them.
+"""
+
+from __future__ import annotations
+
+from meshnode.core.contact import Contact, have_frames
+from meshnode.core.dialing import OFFICE
+from meshnode.core.errors import RemoteError
+from meshnode.core.fleet import FleetDocument
+from meshnode.core.frames import Finished, Fleet, Have, Held, ReceiptFrame, Stored
+from meshnode.core.identity import Certificate, JournalId
+from meshnode.core.intervals import NONE, Ranges
+from meshnode.core.ledger import Journal, digest_bytes, digest_total
+from meshnode.core.ports import Adopt, DropBundles, PutCertificate, PutReceipt, Row
+from meshnode.core.receipt import Receipt, issue_receipt, next_serial
+from meshnode.core.state import Pending, State
+
+
+class Knowing:
+    """Exchanges knowledge with every contact."""
+
+    def __init__(self, state: State) -> None:
+        self._state = state
+
+    # --- holdings -----------------------------------------------------------------------------------------------
+
+    def tell_all(self, contact: Contact) -> None:
+        """The peer has said HELLO: the fleet document first, then all that we hold."""
+        state = self._state
+        assert contact.hello is not None
+        if contact.hello.fleet_version < state.document.version:
+            state.say(contact, Fleet(state.document.body, state.document.signature))
+        rows = list(state.ledger.offers())
+        contact.listed.update(held.journal for held in rows)
+        for frame in have_frames(rows, whole=True):
+            state.say(contact, frame)
+
+    def tell_shrunk(self, journal: Journal) -> None:
+        """Tell every contact what is left of a journal here."""
+        for contact in self._state.greeted:
+            for frame in have_frames([Held(journal.id, journal.on_offer, journal.serial)], whole=False):
+                self._state.say(contact, frame)
+
+    def have(self, contact: Contact, frame: Have) -> None:
+        """The peer says what it holds. Raises RemoteError: more than anybody holds."""
+        state = self._state
+        answers: list[Held] = []
+        for held in frame.journals:
+            contact.note_offer(held)
+            contact.serials[held.journal] = max(held.serial, contact.serials.get(held.journal, 0))
+            state.fetching.withdraw(contact, held.journal)
+            state.custody.note(held.journal, contact.device, held.ranges)
+            journal = state.ledger.journals.get(held.journal)
+            if not contact.whole:
+                contact.listed.add(held.journal)
+            elif held.serial > (journal.serial if journal else 0):
+                answers.append(
+                    Held(
+                        held.journal, journal.on_offer if journal else NONE, journal.serial if journal else 0
+                    )
+                )
+            self.push_receipt(contact, held.journal)
+        for answer in have_frames(answers, whole=False):
+            state.say(contact, answer)
+        if frame.whole and not contact.whole:
+            contact.whole = True
+            for journal_id in sorted(contact.listed):
+                self.push_receipt(contact, journal_id)
+            total = digest_total(state.ledger.digest_buckets(contact.listed))
+            state.say(contact, Finished(digest_bytes([total])))
+        state.to_ask.add(contact.number)
+
+    def finished(self, contact: Contact, frame: Finished) -> None:
+        """The peer sums up what neither has listed: answer with the buckets, or with the journals of those buckets
+        that differ."""
+        state = self._state
+        mine = state.ledger.digest_buckets(contact.listed)
+        if len(frame.buckets) == 1:
+            if digest_bytes([digest_total(mine)]) != frame.buckets:
+                state.say(contact, Finished(digest_bytes(mine)))
+            return
+        differing = {at for at, digest in enumerate(digest_bytes(mine)) if digest != frame.buckets[at]}
+        for answer in have_frames(state.ledger.finished_in(differing, contact.listed), whole=False):
+            state.say(contact, answer)
+
+    def stored(self, contact: Contact, frame: Stored) -> None:
+        """The peer holds more than before. Raises RemoteError as `have`."""
+        state = self._state
+        for journal_id, ranges in frame.journals:
+            contact.note_stored(journal_id, ranges)
+            state.custody.note(journal_id, contact.device, contact.offers[journal_id])
+        state.to_ask.add(contact.number)
+
+    def certificate(self, certificate: Certificate) -> None:
+        """Keep a source's certificate."""
+        state = self._state
+        if certificate.device not in state.certificates:
+            state.certificates[certificate.device] = certificate
+            state.write((PutCertificate(certificate),))
+
+    # --- receipts -----------------------------------------------------------------------------------------------
+
+    def push_receipt(self, contact: Contact, journal_id: JournalId) -> None:
+        """Send the newest receipt of a journal to a peer that lacks it."""
+        journal = self._state.ledger.journals.get(journal_id)
+        if journal is None or journal.receipt is None:
+            return
+        if contact.serials.get(journal_id, 0) < journal.serial:
+            contact.serials[journal_id] = journal.serial
+            self._state.say(contact, ReceiptFrame(journal.receipt.body, journal.receipt.signature))
+
+    def receipt(self, contact: Contact, receipt: Receipt) -> None:
+        """A receipt came. Raises RemoteError: not signed by an endpoint, or not by the journal's own."""
+        state = self._state
+        endpoint = state.document.endpoint(receipt.endpoint)
+        if endpoint is None:
+            state.log(f"{contact.peer.name} sent a receipt of an endpoint that the fleet does not have")
+            return
+        receipt.verify(endpoint.signing_key)
+        journal = state.ledger.journals.get(receipt.journal)
+        if journal and journal.source is not None and journal.destination != receipt.endpoint:
+            raise RemoteError("receipt.endpoint", "is not where its journal goes")
+        contact.serials[receipt.journal] = max(receipt.serial, contact.serials.get(receipt.journal, 0))
+        self._apply(receipt)
+        self._answer_other_office(receipt)
+
+    def _answer_other_office(self, receipt: Receipt) -> None:
+        """Another node that signs for our endpoint knows less than we both together: say so."""
+        office = self._state.identity.office
+        journal = self._state.ledger.journals[receipt.journal]
+        if office is not None and office.endpoint == receipt.endpoint and journal.receipt is not None:
+            if not journal.receipted <= journal.receipt.ranges:
+                self.deliver(journal.id, NONE)
+
+    def deliver(self, journal_id: JournalId, ranges: Ranges) -> None:
+        """The sink has taken these: sign for them, together with all that was signed for before."""
+        state = self._state
+        office = state.identity.office
+        journal = state.ledger.journals.get(journal_id)
+        if office is None or journal is None:
+            return
+        serial = next_serial(journal.serial, state.identity.device)
+        wall_ms = max(0, state.now.wall_ms)
+        signed = journal.receipted | ranges
+        self._apply(issue_receipt(office.key, office.endpoint, journal_id, serial, signed, wall_ms))
+
+    def _apply(self, receipt: Receipt) -> None:
+        """Keep a receipt and free what it frees; it is passed on once that is durable."""
+        state = self._state
+        droppable = state.ledger.apply(receipt, state.now.s)
+        if droppable is None:
+            return
+        journal = state.ledger.journals[receipt.journal]
+        rows: list[Row] = []
+        if journal.receipt is receipt:
+            rows.append(PutReceipt(receipt, state.now.s))
+        if droppable:
+            rows.append(DropBundles(journal.id, state.ledger.drop(journal, droppable)))
+            state.room_grew()
+        state.write(tuple(rows), Pending(receipts=[receipt]))
+
+    # --- the fleet document -------------------------------------------------------------------------------------
+
+    def adopt(self, document: FleetDocument) -> None:
+        """Follow a newer fleet document, and pass it on."""
+        state = self._state
+        if document.version <= state.document.version:
+            return
+        state.document = document
+        state.effects.append(Adopt(document))
+        state.log(f"the fleet document is now version {document.version}")
+        self.dial_offices()
+        for contact in state.greeted:
+            state.say(contact, Fleet(document.body, document.signature))
+
+    def dial_offices(self) -> None:
+        """Try the office's addresses, unless this is the office."""
+        state = self._state
+        addresses: set[str] = set()
+        if state.identity.office is None:
+            addresses = {a for endpoint in state.document.endpoints for a in endpoint.addresses}
+        state.dialing.replace(OFFICE, addresses, state.now.s)

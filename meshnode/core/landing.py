@@ -1,0 +1,122 @@
+"""How a bundle of a peer comes to rest here: checked, given room, made durable, and only then acknowledged."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from meshnode.core import routing
+from meshnode.core.contact import Contact, stored_frames
+from meshnode.core.errors import RemoteError
+from meshnode.core.frames import BundleFrame
+from meshnode.core.identity import JournalId
+from meshnode.core.intervals import NONE, Ranges
+from meshnode.core.knowing import Knowing
+from meshnode.core.ledger import Journal
+from meshnode.core.ports import Arrived, DropBundles, Entry, PutBundle, Row, Unreadable
+from meshnode.core.state import Landing, State
+
+
+class Landings:
+    """Receives bundles."""
+
+    def __init__(self, state: State, knowing: Knowing) -> None:
+        self._state = state
+        self._knowing = knowing
+
+    def bundle(self, contact: Contact, frame: BundleFrame, rows: list[Row], landings: list[Landing]) -> None:
+        """A bundle came: add to `rows` what is to be written, and to `landings` what then rests here. Raises
+        RemoteError: not asked for by credit, from an unknown source, falsely signed, or altered."""
+        state = self._state
+        header = frame.bundle.header
+        journal_id, number, size = header.journal, header.number, header.payload_size
+        contact.arrived(journal_id, number, size, state.now.s)
+        state.fetching.arrived(journal_id, number)
+        certificate = state.certificates.get(header.source)
+        if certificate is None:
+            raise RemoteError("BUNDLE", "came before the certificate of its source")
+        if not state.fetching.lacks(journal_id, number):
+            self.settled(contact, size)
+            return
+        frame.bundle.verify(certificate.key)
+        journal = state.ledger.open(header, journal_id)
+        expired = state.ledger.is_foreign(journal) and frame.age_s > header.lifetime_s
+        if expired or not self._make_room(journal, size, rows):
+            state.fetching.decline(journal_id, number)
+            self.settled(contact, size)
+            return
+        born_s = state.now.s - frame.age_s
+        entry = Entry(size, header.priority, header.first, header.parts, born_s, header.lifetime_s)
+        state.free_bytes -= size
+        state.fetching.land(journal_id, number)
+        rows.append(PutBundle(frame.bundle, journal_id, born_s, state.now.wall_ms))
+        landings.append(Landing(contact.number, journal, number, entry))
+
+    def settled(self, contact: Contact, size: int) -> None:
+        """A bundle is off our hands: its credit can be granted again."""
+        contact.settled_bytes += size
+        self._state.to_ask.add(contact.number)
+
+    def _make_room(self, journal: Journal, size: int, rows: list[Row]) -> bool:
+        """Whether there is room for a bundle, after discarding what it may displace."""
+        state = self._state
+        if not state.ledger.is_foreign(journal):
+            return state.room_bytes >= size
+        assert journal.source is not None
+        room = state.foreign_room_bytes
+        if room >= size:
+            return True
+        if routing.claim(state.ledger, journal.source, room) < size:
+            return False
+        for victim, ranges in list(routing.to_displace(state.ledger, size - room)):
+            self.discard(victim, ranges, rows)
+        return state.foreign_room_bytes >= size
+
+    def discard(self, journal: Journal, ranges: Ranges, rows: list[Row]) -> None:
+        """Let go of others' bundles, tell every contact, and do not ask for them at once again."""
+        state = self._state
+        gone_bytes = sum(journal.entries[number].size for number in ranges & journal.held)
+        gone = state.ledger.drop(journal, ranges)
+        state.free_bytes += gone_bytes
+        rows.append(DropBundles(journal.id, gone))
+        state.fetching.declined[journal.id] = state.fetching.declined.get(journal.id, NONE) | gone
+        self._knowing.tell_shrunk(journal)
+
+    def landed(self, grown: dict[JournalId, dict[int, Entry]]) -> None:
+        """These bundles are durable: count them, and acknowledge them to every contact at once."""
+        state = self._state
+        for journal_id, entries in grown.items():
+            journal = state.ledger.journals[journal_id]
+            state.ledger.add(journal, entries)
+            state.fetching.landed(journal_id, Ranges.of(entries))
+            if late := state.ledger.held_in_vain(journal):
+                state.write((DropBundles(journal_id, state.ledger.drop(journal, late)),))
+            if state.ledger.is_for_me(journal):
+                state.effects.append(Arrived(journal_id))
+        rows = [(journal_id, Ranges.of(entries)) for journal_id, entries in grown.items()]
+        for frame in stored_frames(rows):
+            for contact in state.greeted:
+                state.say(contact, frame)
+
+    def failed(self, landings: Iterable[Landing]) -> None:
+        """The disk did not take these: they are not here, and not asked for until there is room again."""
+        state = self._state
+        for landing in landings:
+            state.fetching.landed(landing.journal.id, Ranges.single(landing.number))
+            state.fetching.decline(landing.journal.id, landing.number)
+            if contact := state.contacts.get(landing.contact):
+                self.settled(contact, landing.entry.size)
+
+    def unreadable(self, event: Unreadable) -> None:
+        """A bundle could not be sent: dropped in the meantime, or rotten, which makes it lacking again."""
+        state = self._state
+        if contact := state.contacts.get(event.contact):
+            contact.note_sent(event.size)
+            state.to_pump.add(event.contact)
+        journal = state.ledger.journals.get(event.journal)
+        if not event.rotten or journal is None or event.number not in journal.entries:
+            return
+        state.ledger.forget_rotten(journal, event.number)
+        state.rotten.add((event.journal, event.number))
+        state.log(f"bundle {event.number} of journal {event.journal.hex()} is rotten in the store")
+        self._knowing.tell_shrunk(journal)
+        state.ask_all()

@@ -1,0 +1,237 @@
+"""What a node knows of every journal: what it holds, what is receipted, and what each takes up.
+
+Invariants
+    held        = the numbers whose bundle is durable here, and only those
+    receipted   = the union of all receipts seen; it only grows
+    on offer    = held - receipted: what a peer may still want from us
+    of others   = held of journals that are neither ours nor for us: all that counts against the quota
+    an own bundle that is not receipted is never dropped (`drop` refuses)
+
+A journal is *finished* here when we know a receipt and hold nothing on offer: all that is left to compare is whether
+both sides know the same receipt. Finished journals are summed up by one XOR of digests a bucket, kept up to date as
+receipts come, so that the cost of a contact does not grow with the years.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+
+from meshnode.core.bundle import Header
+from meshnode.core.frames import BUCKETS, DIGEST_SIZE, Held
+from meshnode.core.identity import DeviceId, JournalId
+from meshnode.core.intervals import NONE, Ranges
+from meshnode.core.ports import Entry, Snapshot
+from meshnode.core.receipt import Receipt
+
+
+@dataclass(slots=True)
+class Journal:
+    """One journal. `source` and the like are unknown while only a receipt of it has been seen."""
+
+    id: JournalId
+    source: DeviceId | None = None
+    destination: bytes = b""
+    epoch: bytes = b""
+    entries: dict[int, Entry] = field(default_factory=dict)
+    held: Ranges = NONE
+    receipted: Ranges = NONE
+    receipt: Receipt | None = None
+    #: Own bundles that are receipted: since when, so that they can be let go of some days later.
+    kept: list[tuple[float, Ranges]] = field(default_factory=list)
+
+    @property
+    def serial(self) -> int:
+        """The newest receipt's serial, 0 for none."""
+        return self.receipt.serial if self.receipt else 0
+
+    @property
+    def on_offer(self) -> Ranges:
+        """Held and not known to be delivered."""
+        return self.held - self.receipted
+
+
+def _digest(journal: JournalId, serial: int) -> int:
+    data = hashlib.sha256(journal + serial.to_bytes(8, "big")).digest()[:DIGEST_SIZE]
+    return int.from_bytes(data, "big")
+
+
+class Ledger:
+    """All journals of one node. `me` is its device, `endpoints` the endpoints that it holds the keys of."""
+
+    def __init__(self, me: DeviceId, endpoints: frozenset[bytes] = frozenset()) -> None:
+        self.me = me
+        self.endpoints = endpoints
+        self.journals: dict[JournalId, Journal] = {}
+        #: Bytes of others' bundles by source; sources without any are absent.
+        self.foreign_bytes: dict[DeviceId, int] = {}
+        self.foreign_count = 0
+        self._buckets = [0] * BUCKETS
+
+    @classmethod
+    def restore(cls, me: DeviceId, endpoints: frozenset[bytes], snapshot: Snapshot) -> Ledger:
+        """The ledger that a store's snapshot describes."""
+        ledger = cls(me, endpoints)
+        for record in snapshot.journals:
+            journal = Journal(record.id, record.source, record.destination, record.epoch)
+            ledger.journals[record.id] = journal
+            ledger._hold(journal, record.entries)
+        for receipt, at_s in snapshot.receipts:
+            ledger.apply(receipt, at_s)
+        return ledger
+
+    # --- questions ----------------------------------------------------------------------------------------------
+
+    def is_mine(self, journal: Journal) -> bool:
+        """Whether this device wrote it."""
+        return journal.source == self.me
+
+    def is_for_me(self, journal: Journal) -> bool:
+        """Whether this node is where it goes to."""
+        return journal.destination in self.endpoints
+
+    def is_foreign(self, journal: Journal) -> bool:
+        """Whether it is carried for others and counts against the quota."""
+        return not self.is_mine(journal) and not self.is_for_me(journal)
+
+    @property
+    def foreign_size(self) -> int:
+        """Bytes carried for others."""
+        return sum(self.foreign_bytes.values())
+
+    def lacking(self, journal: JournalId, offered: Ranges) -> Ranges:
+        """What of `offered` is neither held nor delivered."""
+        known = self.journals.get(journal)
+        return offered - known.held - known.receipted if known else offered
+
+    def offers(self) -> Iterator[Held]:
+        """Of each journal that has something on offer: what."""
+        for journal in self.journals.values():
+            if ranges := journal.on_offer:
+                yield Held(journal.id, ranges, journal.serial)
+
+    # --- bundles ------------------------------------------------------------------------------------------------
+
+    def open(self, header: Header, journal_id: JournalId) -> Journal:
+        """The journal of this header, made known if it was not."""
+        journal = self.journals.get(journal_id)
+        if journal is None:
+            journal = self.journals[journal_id] = Journal(journal_id)
+        if journal.source is None:
+            journal.source = header.source
+            journal.destination = header.destination
+            journal.epoch = header.epoch
+        return journal
+
+    def add(self, journal: Journal, entries: dict[int, Entry]) -> None:
+        """These bundles are durable now."""
+        new = {number: entry for number, entry in entries.items() if number not in journal.entries}
+        self._hold(journal, new)
+
+    def _hold(self, journal: Journal, entries: dict[int, Entry]) -> None:
+        journal.entries.update(entries)
+        journal.held |= Ranges.of(entries)
+        if self.is_foreign(journal):
+            self._count(journal, entries.values(), 1)
+
+    def _count(self, journal: Journal, entries: Iterable[Entry], sign: int) -> None:
+        assert journal.source is not None
+        total = self.foreign_bytes.get(journal.source, 0)
+        for entry in entries:
+            total += sign * entry.size
+            self.foreign_count += sign
+        if total:
+            self.foreign_bytes[journal.source] = total
+        else:
+            self.foreign_bytes.pop(journal.source, None)
+
+    def drop(self, journal: Journal, ranges: Ranges) -> Ranges:
+        """Let go of these; what of them was held. An own bundle stays unless it is receipted."""
+        gone = ranges & journal.held
+        if self.is_mine(journal):
+            gone = gone & journal.receipted
+        entries = [journal.entries.pop(number) for number in gone]
+        journal.held -= gone
+        if self.is_foreign(journal):
+            self._count(journal, entries, -1)
+        return gone
+
+    def forget_rotten(self, journal: Journal, number: int) -> None:
+        """A bundle turned out not to be here any more, whoever wrote it: a fact, not a decision."""
+        entry = journal.entries.pop(number, None)
+        if entry is not None:
+            journal.held -= Ranges.single(number)
+            if self.is_foreign(journal):
+                self._count(journal, [entry], -1)
+
+    def expired(self, now_s: float) -> Iterator[tuple[Journal, Ranges]]:
+        """Others' bundles that have outlived what their source asked for."""
+        for journal in self.journals.values():
+            if self.is_foreign(journal):
+                old = Ranges.of(n for n, e in journal.entries.items() if now_s - e.born_s > e.lifetime_s)
+                if old:
+                    yield journal, old
+
+    # --- receipts -----------------------------------------------------------------------------------------------
+
+    def apply(self, receipt: Receipt, at_s: float) -> Ranges | None:
+        """Take a verified receipt in; None if it says nothing new. Otherwise what it makes droppable here at once:
+        others' bundles. Own ones are kept for some days (`outlived`)."""
+        journal = self.journals.setdefault(receipt.journal, Journal(receipt.journal))
+        if receipt.serial <= journal.serial and receipt.ranges <= journal.receipted:
+            return None
+        fresh = (receipt.ranges - journal.receipted) & journal.held
+        journal.receipted |= receipt.ranges
+        if receipt.serial > journal.serial:
+            bucket = receipt.journal[0]
+            if journal.serial:
+                self._buckets[bucket] ^= _digest(receipt.journal, journal.serial)
+            journal.receipt = receipt
+            self._buckets[bucket] ^= _digest(receipt.journal, receipt.serial)
+        if self.is_mine(journal):
+            if fresh:
+                journal.kept.append((at_s, fresh))
+            return NONE
+        return journal.held & journal.receipted
+
+    def held_in_vain(self, journal: Journal) -> Ranges:
+        """Others' bundles that were receipted while they were on their way to the disk."""
+        return NONE if self.is_mine(journal) else journal.held & journal.receipted
+
+    def outlived(self, journal: Journal, before_s: float) -> Ranges:
+        """Own bundles that were receipted before `before_s`; each is named once."""
+        due = [ranges for at_s, ranges in journal.kept if at_s < before_s]
+        journal.kept = [(at_s, ranges) for at_s, ranges in journal.kept if at_s >= before_s]
+        return Ranges(pair for ranges in due for pair in ranges.pairs)
+
+    # --- finished journals --------------------------------------------------------------------------------------
+
+    def digest_buckets(self, listed: Iterable[JournalId]) -> list[int]:
+        """A digest for each bucket over all journals with a receipt but those `listed` in this contact's HAVEs."""
+        buckets = list(self._buckets)
+        for journal_id in listed:
+            journal = self.journals.get(journal_id)
+            if journal and journal.serial:
+                buckets[journal_id[0]] ^= _digest(journal_id, journal.serial)
+        return buckets
+
+    def finished_in(self, buckets: set[int], listed: Iterable[JournalId]) -> Iterator[Held]:
+        """The journals that those digests sum up: nothing on offer, a receipt to compare."""
+        skip = set(listed)
+        for journal in self.journals.values():
+            if journal.serial and journal.id[0] in buckets and journal.id not in skip:
+                yield Held(journal.id, NONE, journal.serial)
+
+
+def digest_bytes(buckets: Iterable[int]) -> tuple[bytes, ...]:
+    """Bucket digests as FINISHED carries them."""
+    return tuple(value.to_bytes(DIGEST_SIZE, "big") for value in buckets)
+
+
+def digest_total(buckets: Iterable[int]) -> int:
+    """One digest of all buckets."""
+    total = 0
+    for value in buckets:
+        total ^= value
+    return total

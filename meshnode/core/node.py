@@ -1,0 +1,317 @@
+"""The brain of a node: `handle(event, now) -> effects`, and nothing else.
+
+It owns no socket, no disk and no clock, so a fleet of them runs in one process on virtual time. The decisions are
+made by its parts, each of which can be read alone:
+
+    state       what the parts share                  ledger      what is held and receipted
+    meeting     contacts that open and end            contact     one contact's protocol state
+    knowing     holdings, receipts, fleet documents   custody     where this device's messages are
+    landing     bundles that come in                  fetching    which bundle is asked of whom
+    taking      messages of this device               submitting  how they become journals
+    dialing     whom to dial, and when                routing     the order of sending, and of discarding
+
+This module only lets them talk. Two rules hold everything together:
+
+1. Nothing is acknowledged before it is durable. STORED, `Accepted` and a receipt of our own are emitted when
+   `Written` names the write that holds them, never earlier.
+2. Whatever changes what we hold is told to every contact, so a chain of nodes pipelines: STORED when it grows, HAVE
+   when it shrinks, RECEIPT when it is delivered, FLEET when the fleet changes.
+"""
+
+from __future__ import annotations
+
+from typing import assert_never
+
+from meshnode.core.contact import Contact
+from meshnode.core.dialing import CONFIGURED
+from meshnode.core.errors import RemoteError
+from meshnode.core.fleet import read_document
+from meshnode.core.frames import (
+    BundleFrame,
+    Bye,
+    Cert,
+    Finished,
+    Fleet,
+    Frame,
+    Have,
+    Hello,
+    Ping,
+    Pong,
+    ReceiptFrame,
+    Stored,
+    Want,
+)
+from meshnode.core.identity import JournalId, read_certificate
+from meshnode.core.knowing import Knowing
+from meshnode.core.landing import Landings
+from meshnode.core.limits import HOUSEKEEPING_S, KEEP_RECEIPTED_S
+from meshnode.core.meeting import Meeting
+from meshnode.core.ports import (
+    Close,
+    Dial,
+    DialFailed,
+    DocumentGiven,
+    DropBundles,
+    Effect,
+    Entry,
+    Event,
+    Instant,
+    Lost,
+    NetworkChanged,
+    Opened,
+    Received,
+    Row,
+    Sent,
+    Sighted,
+    Snapshot,
+    Space,
+    SubmissionAborted,
+    SubmissionChunk,
+    SubmissionOpened,
+    Taken,
+    Tick,
+    Token,
+    Unreadable,
+    WriteFailed,
+    Written,
+)
+from meshnode.core.receipt import Receipt, read_receipt
+from meshnode.core.state import Identity, Landing, Pending, Settings, State
+from meshnode.core.submitting import Submitting, remains
+from meshnode.core.taking import Taking
+
+
+class Node:
+    """One node. Events come one at a time; `state` may be read between them, never written."""
+
+    def __init__(self, identity: Identity, settings: Settings, snapshot: Snapshot, now: Instant) -> None:
+        self._torn = remains(identity.device, snapshot)
+        self.state = state = State(identity, settings, snapshot, now)
+        self._meeting = Meeting(state)
+        self._knowing = Knowing(state)
+        self._landing = Landings(state, self._knowing)
+        self._taking = Taking(state, Submitting(identity.key, settings.epoch, snapshot, settings.sealer_for))
+        self._housekeeping_s = now.s
+        for row in snapshot.addresses:
+            state.dialing.remember(row.address, row.device, row.at_s)
+        state.dialing.replace(CONFIGURED, settings.peers, now.s)
+        self._knowing.dial_offices()
+
+    # --- the door -----------------------------------------------------------------------------------------------
+
+    def start(self, now: Instant) -> list[Effect]:
+        """What is to be done before the first event."""
+        self.state.begin(now)
+        if self._torn:
+            self.state.write(tuple(self._torn))
+        return self.state.effects
+
+    def handle(self, event: Event, now: Instant) -> list[Effect]:
+        """What follows from `event` at `now`. The effects are to be carried out in their order."""
+        self.state.begin(now)
+        self._take(event)
+        self._settle()
+        return self.state.effects
+
+    def next_tick_s(self) -> float:
+        """When the next `Tick` is of use, if nothing happens before."""
+        state = self.state
+        at_s = self._housekeeping_s + HOUSEKEEPING_S
+        due_s = state.dialing.next_due_s(state.connected)
+        if due_s is not None:
+            at_s = min(at_s, due_s)
+        return min(at_s, state.now.s + 1.0) if state.contacts else at_s
+
+    def _take(self, event: Event) -> None:
+        state = self.state
+        match event:
+            case Received():
+                self._received(event)
+            case Sent():
+                self._sent(event)
+            case Written():
+                self._written(event)
+            case WriteFailed():
+                self._write_failed(event)
+            case Tick():
+                self._tick()
+            case Opened():
+                self._meeting.opened(event)
+            case Lost():
+                self._meeting.lost(event.contact, event.reason)
+            case Unreadable():
+                self._landing.unreadable(event)
+            case Sighted():
+                state.dialing.note(event.address, event.device, event.source, state.now.s)
+            case DialFailed():
+                state.dialing.failed(event.address, state.now.s)
+            case NetworkChanged():
+                state.dialing.network_changed(state.now.s)
+            case SubmissionOpened():
+                self._taking.opened(event)
+            case SubmissionChunk():
+                self._taking.chunk(event)
+            case SubmissionAborted():
+                self._taking.aborted(event)
+            case Taken():
+                self._knowing.deliver(event.journal, event.ranges)
+            case DocumentGiven():
+                self._knowing.adopt(event.document)
+                self._meeting.end_revoked()
+            case Space():
+                self._space(event)
+            case _:
+                assert_never(event)
+
+    def _settle(self) -> None:
+        """Decide what follows from all that has changed: dial, ask, send."""
+        state = self.state
+        for address in state.dialing.due(state.now.s, state.connected):
+            state.effects.append(Dial(address))
+        for number in sorted(state.to_ask):
+            if contact := state.contacts.get(number):
+                self._ask(contact)
+        state.to_ask.clear()
+        for number in sorted(state.to_pump):
+            if contact := state.contacts.get(number):
+                state.effects.extend(contact.pump(state.ledger, state.certificates, state.now.s))
+        state.to_pump.clear()
+
+    def _ask(self, contact: Contact) -> None:
+        """Ask a contact for what it has and nobody else was asked for; if that is nothing, help another out."""
+        state = self.state
+        if contact.hello is None:
+            return
+        now_s, room = state.now.s, state.room_bytes
+        rows = state.fetching.ask(contact, state.certificates, state.foreign_room_bytes, room, now_s)
+        if not rows and not contact.wanting:
+            others = [other for other in state.contacts.values() if other.wanting]
+            if taken := state.fetching.take_over(contact, others, state.certificates, now_s):
+                row, other, withdrawn = taken
+                rows = [row]
+                state.effects.extend(filter(None, [other.want([withdrawn], room, now_s)]))
+        if want := contact.want(rows, room, now_s):
+            state.effects.append(want)
+
+    # --- bytes of a contact -------------------------------------------------------------------------------------
+
+    def _received(self, event: Received) -> None:
+        contact = self.state.contacts.get(event.contact)
+        if contact is None:
+            return
+        rows: list[Row] = []
+        landings: list[Landing] = []
+        try:
+            for frame in contact.feed(event.data, self.state.now.s):
+                if isinstance(frame, BundleFrame):
+                    self._landing.bundle(contact, frame, rows, landings)
+                else:
+                    self._frame(contact, frame)
+                if contact.number not in self.state.contacts:
+                    break
+        except RemoteError as problem:
+            self._meeting.fault(contact, problem)
+        if rows:
+            self.state.write(tuple(rows), Pending(landings))
+
+    def _frame(self, contact: Contact, frame: Frame) -> None:
+        state = self.state
+        authority = state.identity.authority
+        match frame:
+            case Hello():
+                if self._meeting.greeted(contact, frame):
+                    self._knowing.tell_all(contact)
+            case Fleet():
+                self._knowing.adopt(read_document(frame.body, frame.signature, authority))
+                self._meeting.end_revoked()
+            case Have():
+                self._knowing.have(contact, frame)
+            case ReceiptFrame():
+                self._knowing.receipt(contact, read_receipt(frame.body, frame.signature))
+            case Cert():
+                self._knowing.certificate(read_certificate(frame.der, authority))
+            case Want():
+                contact.note_want(frame, state.ledger, state.document.revoked)
+                state.to_pump.add(contact.number)
+            case Stored():
+                self._knowing.stored(contact, frame)
+            case Ping():
+                state.say(contact, Pong())
+            case Pong():
+                pass  # that it came is all it says
+            case Bye():
+                state.effects.append(Close(contact.number, frame.reason))
+                self._meeting.lost(contact.number, f"the peer said {frame.reason!r}")
+            case Finished():
+                self._knowing.finished(contact, frame)
+            case BundleFrame():
+                raise AssertionError("bundles are taken in _received, where their writes are gathered")
+            case _:
+                assert_never(frame)
+
+    def _sent(self, event: Sent) -> None:
+        if contact := self.state.contacts.get(event.contact):
+            contact.note_sent(event.size)
+            self.state.to_pump.add(event.contact)
+
+    # --- the store ----------------------------------------------------------------------------------------------
+
+    def _written(self, event: Written) -> None:
+        state = self.state
+        state.store_problem = None
+        grown: dict[JournalId, dict[int, Entry]] = {}
+        receipts: list[Receipt] = []
+        for token in event.tokens:
+            pending = state.written(token)
+            for landing in pending.landings:
+                grown.setdefault(landing.journal.id, {})[landing.number] = landing.entry
+                if contact := state.contacts.get(landing.contact):
+                    self._landing.settled(contact, landing.entry.size)
+            if pending.submission is not None and pending.final:
+                self._taking.written(pending.submission, grown)
+            receipts.extend(pending.receipts)
+        self._landing.landed(grown)
+        for receipt in receipts:
+            for contact in state.greeted:
+                self._knowing.push_receipt(contact, receipt.journal)
+
+    def _write_failed(self, event: WriteFailed) -> None:
+        state = self.state
+        state.store_problem = event.problem
+        state.log(str(event.problem))
+        tokens: tuple[Token, ...] = event.tokens
+        for token in tokens:
+            pending = state.written(token)
+            self._landing.failed(pending.landings)
+            if pending.submission is not None:
+                self._taking.refuse(pending.submission, event.problem)
+
+    # --- time and space -----------------------------------------------------------------------------------------
+
+    def _space(self, event: Space) -> None:
+        state = self.state
+        grew = event.free_bytes > state.free_bytes
+        state.free_bytes, state.floor_bytes = event.free_bytes, event.floor_bytes
+        if grew:
+            state.room_grew()
+
+    def _tick(self) -> None:
+        state = self.state
+        self._meeting.tick()
+        if rows := tuple(state.custody.unsaved()):
+            state.write(rows)
+        if state.now.s - self._housekeeping_s >= HOUSEKEEPING_S:
+            self._housekeeping_s = state.now.s
+            self._keep_house()
+
+    def _keep_house(self) -> None:
+        """Discard what has expired, and let go of own bundles that were delivered long ago."""
+        state = self.state
+        rows: list[Row] = []
+        for journal, ranges in list(state.ledger.expired(state.now.s)):
+            self._landing.discard(journal, ranges, rows)
+        for journal in state.ledger.journals.values():
+            if old := state.ledger.outlived(journal, state.now.s - KEEP_RECEIPTED_S):
+                rows.append(DropBundles(journal.id, state.ledger.drop(journal, old)))
+        if rows:
+            state.write(tuple(rows))

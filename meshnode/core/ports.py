@@ -1,0 +1,415 @@
+"""What the brain and the outside say to each other: events in, effects out, rows to keep.
+
+`core.node` is a function of these. A driver turns what happens (bytes, commits, sightings) into an event and carries
+out the effects that come back, in their order. Nothing here does anything.
+
+Contacts and pending writes are named by small numbers that live as long as the process.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import NamedTuple, Protocol
+
+from meshnode.core.bundle import Bundle
+from meshnode.core.errors import MeshnodeError
+from meshnode.core.fleet import FleetDocument
+from meshnode.core.identity import Certificate, DeviceId, JournalId
+from meshnode.core.intervals import Ranges
+from meshnode.core.receipt import Receipt
+
+ContactNumber = int
+Token = int
+
+
+class Instant(NamedTuple):
+    """`s`: seconds that never run backwards, also across restarts. `wall_ms`: what the wall clock claims."""
+
+    s: float
+    wall_ms: int
+
+
+# --- rows: what a store keeps -----------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class PutBundle:
+    """Keep a bundle. `born_s` is the instant at which its age was 0."""
+
+    bundle: Bundle
+    journal: JournalId
+    born_s: float
+    arrived_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class DropBundles:
+    """Discard these bundles."""
+
+    journal: JournalId
+    ranges: Ranges
+
+
+@dataclass(frozen=True, slots=True)
+class PutReceipt:
+    """Keep a receipt instead of the older one of its journal. `at_s`: when it was learned."""
+
+    receipt: Receipt
+    at_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class PutCertificate:
+    """Keep a device's certificate."""
+
+    certificate: Certificate
+
+
+@dataclass(frozen=True, slots=True)
+class PutMessage:
+    """Remember a message of this device: bundles `first` to `last` of `journal`. Without this row, bundles at an own
+    journal's end are the remains of a submission that was never acknowledged. `label` is what the officer called it,
+    shut with the device key."""
+
+    journal: JournalId
+    first: int
+    last: int
+    size_bytes: int
+    submitted_ms: int
+    label: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class PutCustody:
+    """Remember what of an own journal another device has said to hold."""
+
+    journal: JournalId
+    peer: DeviceId
+    ranges: Ranges
+
+
+@dataclass(frozen=True, slots=True)
+class PutAddress:
+    """Remember where a device was met."""
+
+    address: str
+    device: DeviceId
+    at_s: float
+
+
+Row = PutBundle | DropBundles | PutReceipt | PutCertificate | PutMessage | PutCustody | PutAddress
+
+
+# --- what a store gives back at start ---------------------------------------------------------------------------
+
+
+class Entry(NamedTuple):
+    """What is known of a held bundle without reading it. `first` names its message."""
+
+    size: int
+    priority: int
+    first: int
+    parts: int
+    born_s: float
+    lifetime_s: int
+
+
+@dataclass(slots=True)
+class JournalRecord:
+    """A journal as stored: who wrote it for whom, and its bundles that are here."""
+
+    id: JournalId
+    source: DeviceId
+    destination: bytes
+    epoch: bytes
+    entries: dict[int, Entry] = field(default_factory=dict)
+
+
+@dataclass(slots=True)
+class Snapshot:
+    """All that a store knows, but for the payloads. `clock_s`: the last instant that the store has seen."""
+
+    clock_s: float = 0.0
+    journals: list[JournalRecord] = field(default_factory=list)
+    receipts: list[tuple[Receipt, float]] = field(default_factory=list)
+    certificates: list[bytes] = field(default_factory=list)
+    messages: list[PutMessage] = field(default_factory=list)
+    custody: list[PutCustody] = field(default_factory=list)
+    addresses: list[PutAddress] = field(default_factory=list)
+
+
+class StoredBundle(NamedTuple):
+    """A bundle's bytes as a store gives them back."""
+
+    header: bytes
+    signature: bytes
+    payload: bytes
+    born_s: float
+    arrived_ms: int
+
+
+class Store(Protocol):
+    """Keeps rows. Two implementations under one contract: SQLite for devices, memory for simulations.
+
+    `load` at start; `commit` makes rows durable, all or none, in order; `read` gives a bundle back or None. All block.
+    Errors of the disk are `StoreTrouble`; after one nothing of that commit is there.
+    """
+
+    def load(self) -> Snapshot:
+        """Everything but payloads."""
+
+    def commit(self, rows: list[Row], clock_s: float) -> None:
+        """Make rows durable. Returns only when a power cut can no longer undo them."""
+
+    def read(self, journal: JournalId, number: int) -> StoredBundle | None:
+        """One bundle."""
+
+    def close(self) -> None:
+        """Let go of the store."""
+
+
+# --- events -----------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Opened:
+    """TLS with an authenticated peer stands. `dialled`: this side opened it, at `address`."""
+
+    contact: ContactNumber
+    peer: Certificate
+    dialled: bool
+    address: str
+
+
+@dataclass(frozen=True, slots=True)
+class Received:
+    """Bytes of a contact."""
+
+    contact: ContactNumber
+    data: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Sent:
+    """The link has sent bundles of `size` payload bytes together."""
+
+    contact: ContactNumber
+    size: int
+
+
+@dataclass(frozen=True, slots=True)
+class Lost:
+    """A contact has ended."""
+
+    contact: ContactNumber
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Written:
+    """These writes are durable."""
+
+    tokens: tuple[Token, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class WriteFailed:
+    """Nothing of these writes was kept."""
+
+    tokens: tuple[Token, ...]
+    problem: MeshnodeError
+
+
+@dataclass(frozen=True, slots=True)
+class Unreadable:
+    """A bundle that was to be sent, of `size` payload bytes, is gone from the store, or `rotten` there."""
+
+    contact: ContactNumber
+    journal: JournalId
+    number: int
+    size: int
+    rotten: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Sighted:
+    """Somebody of this fleet may answer at `address`. `source`: how we know (configured, dns-sd, gateway)."""
+
+    address: str
+    device: DeviceId | None
+    source: str
+
+
+@dataclass(frozen=True, slots=True)
+class DialFailed:
+    """Nobody of this fleet answers at `address`."""
+
+    address: str
+    problem: str
+
+
+@dataclass(frozen=True, slots=True)
+class NetworkChanged:
+    """Addresses or links of this machine have changed."""
+
+
+@dataclass(frozen=True, slots=True)
+class SubmissionOpened:
+    """A program begins a message: `size` bytes of stream (`core.message`), then `SubmissionChunk` for each part."""
+
+    submission: int
+    size: int
+    size_bytes: int
+    priority: int
+    label: bytes
+    lifetime_s: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class SubmissionChunk:
+    """The next part's plaintext."""
+
+    submission: int
+    chunk: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class SubmissionAborted:
+    """The program went away before its message was whole."""
+
+    submission: int
+
+
+@dataclass(frozen=True, slots=True)
+class Taken:
+    """The office's sink has taken these messages durably: numbers of one journal."""
+
+    journal: JournalId
+    ranges: Ranges
+
+
+@dataclass(frozen=True, slots=True)
+class DocumentGiven:
+    """A fleet document, verified, came by hand."""
+
+    document: FleetDocument
+
+
+@dataclass(frozen=True, slots=True)
+class Space:
+    """What the disk has free, besides what the store can reuse within itself, and what must stay free."""
+
+    free_bytes: int
+    floor_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class Tick:
+    """Time has passed. At least once a second while there are contacts."""
+
+
+Event = (
+    Opened
+    | Received
+    | Sent
+    | Lost
+    | Written
+    | WriteFailed
+    | Unreadable
+    | Sighted
+    | DialFailed
+    | NetworkChanged
+    | SubmissionOpened
+    | SubmissionChunk
+    | SubmissionAborted
+    | Taken
+    | DocumentGiven
+    | Space
+    | Tick
+)
+
+
+# --- effects ----------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Send:
+    """Send a frame, ahead of any bundle that still waits."""
+
+    contact: ContactNumber
+    data: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class SendBundle:
+    """Read a bundle and send it; then say `Sent`, or `Unreadable`."""
+
+    contact: ContactNumber
+    journal: JournalId
+    number: int
+    size: int
+    age_s: int
+
+
+@dataclass(frozen=True, slots=True)
+class Close:
+    """End a contact once its frames are sent; then say `Lost`."""
+
+    contact: ContactNumber
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Dial:
+    """Try to open a contact; then say `Opened` or `DialFailed`."""
+
+    address: str
+
+
+@dataclass(frozen=True, slots=True)
+class Write:
+    """Make rows durable; then say `Written` or `WriteFailed` with the token."""
+
+    token: Token
+    rows: tuple[Row, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Accepted:
+    """A submission is safe on disk."""
+
+    submission: int
+    key: str
+    bundles: int
+
+
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """A submission was not taken, and nothing of it is kept."""
+
+    submission: int
+    problem: MeshnodeError
+
+
+@dataclass(frozen=True, slots=True)
+class Adopt:
+    """Keep a newer fleet document, before anything that follows."""
+
+    document: FleetDocument
+
+
+@dataclass(frozen=True, slots=True)
+class Arrived:
+    """Bundles for this office are durable here: `journal` is worth a look."""
+
+    journal: JournalId
+
+
+@dataclass(frozen=True, slots=True)
+class Log:
+    """A line for the operator. Names no person and no content."""
+
+    text: str
+
+
+Effect = Send | SendBundle | Close | Dial | Write | Accepted | Refused | Adopt | Arrived | Log

@@ -1,0 +1,84 @@
+"""A receipt: an endpoint's signed word on what of one journal it has delivered.
+
+    body       msgpack [1, endpoint, journal id, serial, ranges, issued_ms]
+    signature  Ed25519 by the endpoint's signing key over the body's exact bytes
+
+One receipt stands for all deliveries of its journal so far, so the newest replaces the older ones and says for ever
+'do not fetch these again'. It is never taken back; what two receipts say is the union of their ranges.
+
+Several office nodes may share an endpoint, so a serial is a count in the high bits and 16 bits of the issuing node's
+id in the low ones: two nodes never give out the same serial, and whoever sees the other's receipt answers with the
+union under a higher count.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+from meshnode.core.bundle import MILLISECONDS_MAX
+from meshnode.core.errors import RemoteError
+from meshnode.core.fields import Reader, pack, unpack
+from meshnode.core.identity import (
+    ID_SIZE,
+    SIGNATURE_SIZE,
+    DeviceId,
+    EndpointId,
+    JournalId,
+    PublicKey,
+    SigningKey,
+)
+from meshnode.core.intervals import Ranges, ranges_from_wire
+from meshnode.core.limits import FRAME_SIZE_MAX
+
+VERSION: Final = 1
+SERIAL_MAX: Final = 2**62
+
+
+@dataclass(frozen=True, slots=True)
+class Receipt:
+    """`ranges` of `journal` are delivered at `endpoint`; `body` and `signature` are the exact bytes that prove it."""
+
+    endpoint: EndpointId
+    journal: JournalId
+    serial: int
+    ranges: Ranges
+    issued_ms: int
+    body: bytes
+    signature: bytes
+
+    def verify(self, key: PublicKey) -> None:
+        """Raises RemoteError unless the endpoint's signing key signed this."""
+        key.verify(self.signature, self.body, "receipt")
+
+
+def next_serial(serial: int, node: DeviceId) -> int:
+    """The serial after `serial` (0 for none) of the office node `node`."""
+    return ((serial >> 16) + 1 << 16) | int.from_bytes(node[:2], "big")
+
+
+def issue_receipt(
+    key: SigningKey, endpoint: EndpointId, journal: JournalId, serial: int, ranges: Ranges, issued_ms: int
+) -> Receipt:
+    """Sign for `ranges`, which must already be durable at the endpoint."""
+    body = pack([VERSION, endpoint, journal, serial, ranges.to_wire(), issued_ms])
+    return Receipt(endpoint, journal, serial, ranges, issued_ms, body, key.sign(body))
+
+
+def read_receipt(body: bytes, signature: bytes) -> Receipt:
+    """Decode a receipt strictly, unverified. Raises RemoteError that names the field."""
+    if len(body) > FRAME_SIZE_MAX:
+        raise RemoteError("receipt", f"has more than {FRAME_SIZE_MAX} bytes")
+    if len(signature) != SIGNATURE_SIZE:
+        raise RemoteError("receipt.signature", f"has {len(signature)} bytes, not {SIGNATURE_SIZE}")
+    reader = Reader(unpack(body, "receipt"), "receipt", 6)
+    reader.whole("version", VERSION, VERSION)
+    return Receipt(
+        endpoint=EndpointId(reader.octets("endpoint", ID_SIZE)),
+        journal=JournalId(reader.octets("journal", ID_SIZE)),
+        serial=reader.whole("serial", 1, SERIAL_MAX),
+        ranges=ranges_from_wire(*reader.raw("ranges")),
+        issued_ms=reader.whole("issued_ms", 0, MILLISECONDS_MAX),
+        body=body,
+        signature=signature,
+    )

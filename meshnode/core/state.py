@@ -1,0 +1,169 @@
+"""What the parts of the brain share: the state of the node, and the effects of the event at hand.
+
+Each part (`meeting`, `knowing`, `landing`, `taking`) is given this and the parts it talks to, changes it, and says
+what is to be done by `say`, `write` and `log`. It decides nothing itself.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from meshnode.core.contact import Contact
+from meshnode.core.custody import Custody
+from meshnode.core.dialing import Dialing
+from meshnode.core.errors import MeshnodeError
+from meshnode.core.fetching import Fetching
+from meshnode.core.fleet import FleetDocument
+from meshnode.core.frames import Frame
+from meshnode.core.identity import (
+    Certificate,
+    DeviceId,
+    EndpointId,
+    PublicKey,
+    SigningKey,
+    read_certificate,
+)
+from meshnode.core.ledger import Journal, Ledger
+from meshnode.core.ports import Effect, Entry, Instant, Log, Row, Snapshot, Token, Write
+from meshnode.core.receipt import Receipt
+from meshnode.core.submitting import SealerFor, office_sealer
+
+
+@dataclass(frozen=True, slots=True)
+class OfficeKeys:
+    """What a node needs to sign for an endpoint."""
+
+    endpoint: EndpointId
+    key: SigningKey
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """Who this node is, and whom it trusts."""
+
+    certificate: Certificate
+    key: SigningKey
+    authority: PublicKey
+    document: FleetDocument
+    office: OfficeKeys | None = None
+
+    @property
+    def device(self) -> DeviceId:
+        """This device's id."""
+        return self.certificate.device
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """`epoch`: 8 random bytes, new at each start. `port`: where this node listens, told to peers."""
+
+    epoch: bytes
+    port: int
+    foreign_quota_bytes: int
+    peers: tuple[str, ...] = ()
+    sealer_for: SealerFor = office_sealer
+
+
+@dataclass(slots=True)
+class Landing:
+    """A bundle of a contact on its way to the disk."""
+
+    contact: int
+    journal: Journal
+    number: int
+    entry: Entry
+
+
+@dataclass(slots=True)
+class Pending:
+    """What is to be done when a write is durable: bundles to count and acknowledge, a submission to answer, receipts
+    to pass on."""
+
+    landings: list[Landing] = field(default_factory=list)
+    submission: int | None = None
+    final: bool = False
+    receipts: list[Receipt] = field(default_factory=list)
+
+
+class State:
+    """The node's state. `free_bytes` is the disk as last told, less what has been taken since."""
+
+    def __init__(self, identity: Identity, settings: Settings, snapshot: Snapshot, now: Instant) -> None:
+        endpoints = frozenset({bytes(identity.office.endpoint)} if identity.office else ())
+        self.identity = identity
+        self.settings = settings
+        self.document: FleetDocument = identity.document
+        self.ledger = Ledger.restore(identity.device, endpoints, snapshot)
+        self.custody = Custody(self.ledger, snapshot)
+        self.fetching = Fetching(self.ledger)
+        self.dialing = Dialing(identity.device)
+        self.contacts: dict[int, Contact] = {}
+        self.certificates: dict[DeviceId, Certificate] = {identity.device: identity.certificate}
+        for der in snapshot.certificates:
+            certificate = read_certificate(der, identity.authority)
+            self.certificates[certificate.device] = certificate
+        self.free_bytes = 0
+        self.floor_bytes = 0
+        self.store_problem: MeshnodeError | None = None
+        self.rotten: set[tuple[bytes, int]] = set()
+        self.uplink = identity.office is not None
+        self.now = now
+        self.effects: list[Effect] = []
+        #: Contacts for which it is time to decide what to ask, and what to send.
+        self.to_ask: set[int] = set()
+        self.to_pump: set[int] = set()
+        self._pending: dict[Token, Pending] = {}
+        self._token = 0
+
+    def begin(self, now: Instant) -> None:
+        """A new event."""
+        self.now = now
+        self.effects = []
+
+    def say(self, contact: Contact, frame: Frame) -> None:
+        """Send a frame."""
+        self.effects.append(contact.say(frame, self.now.s))
+
+    def write(self, rows: tuple[Row, ...], pending: Pending | None = None) -> None:
+        """Make rows durable, and then do what is `pending`."""
+        self._token += 1
+        if pending is not None:
+            self._pending[self._token] = pending
+        self.effects.append(Write(self._token, rows))
+
+    def written(self, token: Token) -> Pending:
+        """What was pending on this write."""
+        return self._pending.pop(token, None) or Pending()
+
+    def log(self, text: str) -> None:
+        """A line for the operator."""
+        self.effects.append(Log(text))
+
+    @property
+    def connected(self) -> set[DeviceId]:
+        """Devices with which a contact is open."""
+        return {contact.device for contact in self.contacts.values()}
+
+    @property
+    def greeted(self) -> list[Contact]:
+        """Contacts whose peer has said HELLO, and so has been told what we hold."""
+        return [contact for contact in self.contacts.values() if contact.hello is not None]
+
+    @property
+    def room_bytes(self) -> int:
+        """Bytes above the floor."""
+        return self.free_bytes - self.floor_bytes
+
+    @property
+    def foreign_room_bytes(self) -> int:
+        """Bytes of others' bundles that may still come: by the quota and by the floor."""
+        return min(self.settings.foreign_quota_bytes - self.ledger.foreign_size, self.room_bytes)
+
+    def ask_all(self) -> None:
+        """What we lack, or who has it, has changed."""
+        self.to_ask.update(self.contacts)
+
+    def room_grew(self) -> None:
+        """What was declined for lack of room may be asked for again."""
+        self.fetching.declined.clear()
+        self.ask_all()

@@ -1,0 +1,194 @@
+"""Taking messages: how this device writes its own journals.
+
+A submission gets its numbers when it opens and is written chunk by chunk, sealed at once, so that no plaintext is
+kept. Only the commit of the last chunk makes it a message (`PutMessage`): before that nobody is told of its bundles,
+and whatever is left of it after a crash or an abort is removed. So numbers that were never announced may be used
+again; announced ones never are, because a journal lives only as long as the process (a new epoch at each start).
+
+One submission is open at a time, since the numbers of a message are consecutive.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from meshnode.core.bundle import Bundle, Header, Previous, journal_id, sign_bundle
+from meshnode.core.errors import BadSubmission, NoOffice, NoRoom
+from meshnode.core.fleet import Endpoint, FleetDocument
+from meshnode.core.identity import DeviceId, JournalId, SigningKey
+from meshnode.core.intervals import NONE, Ranges
+from meshnode.core.ledger import Ledger
+from meshnode.core.limits import MIB, PARTS_MAX
+from meshnode.core.message import parts_for
+from meshnode.core.ports import (
+    DropBundles,
+    Instant,
+    PutBundle,
+    PutMessage,
+    Row,
+    Snapshot,
+    SubmissionOpened,
+)
+from meshnode.core.sealing import CHUNK_SIZE, SEAL_OVERHEAD, Sealer, sealing_info
+
+SealerFor = Callable[[Endpoint], Sealer]
+
+
+def office_sealer(endpoint: Endpoint) -> Sealer:
+    """The newest of the endpoint's keys."""
+    return endpoint.sealing_keys[0]
+
+
+def message_key(journal: JournalId, first: int) -> str:
+    """`<journal id in hex>:<number of its first bundle>`, what a message is called everywhere."""
+    return f"{journal.hex()}:{first}"
+
+
+def needed_bytes(size: int) -> int:
+    """Disk that taking a stream of `size` bytes needs: headers and pages, and the log before it is merged."""
+    return size + size // 32 + min(size, 8 * MIB) + MIB // 4
+
+
+@dataclass(slots=True)
+class _Open:
+    """The submission that is being written."""
+
+    event: SubmissionOpened
+    sealer: Sealer
+    destination: bytes
+    journal: JournalId
+    first: int
+    parts: int
+    lifetime_s: int
+    created_ms: int
+    done: int = 0
+
+    @property
+    def last(self) -> int:
+        return self.first + self.parts - 1
+
+
+class Submitting:
+    """The journals that this process writes: one a destination, all of one epoch."""
+
+    def __init__(self, key: SigningKey, epoch: bytes, snapshot: Snapshot, sealer_for: SealerFor) -> None:
+        self._key = key
+        self._me = DeviceId(key.public.id)
+        self._epoch = epoch
+        self._sealer_for = sealer_for
+        newest = snapshot.messages[-1] if snapshot.messages else None
+        self._previous = Previous(newest.journal, newest.last) if newest else None
+        self._last: dict[JournalId, int] = {}
+        self._open: _Open | None = None
+
+    def open(
+        self,
+        event: SubmissionOpened,
+        document: FleetDocument,
+        free_bytes: int,
+        floor_bytes: int,
+        now: Instant,
+    ) -> None:
+        """Begin. Raises NoOffice, NoRoom or BadSubmission, and then nothing has happened."""
+        if self._open is not None:
+            raise BadSubmission(problem="another message is being taken right now")
+        if not document.endpoints:
+            raise NoOffice()
+        parts = parts_for(event.size)
+        if event.size < 1 or parts > PARTS_MAX:
+            raise BadSubmission(problem="its size cannot be")
+        needed = needed_bytes(event.size + parts * SEAL_OVERHEAD)
+        if needed > free_bytes - floor_bytes:
+            free = max(0, free_bytes - floor_bytes)
+            raise NoRoom(needed_bytes=needed, free_bytes=free, floor_bytes=floor_bytes)
+        endpoint = document.endpoints[0]
+        journal = journal_id(self._me, endpoint.id, self._epoch)
+        self._open = _Open(
+            event=event,
+            sealer=self._sealer_for(endpoint),
+            destination=endpoint.id,
+            journal=journal,
+            first=self._last.get(journal, 0) + 1,
+            parts=parts,
+            lifetime_s=event.lifetime_s or document.lifetime_s,
+            created_ms=max(0, now.wall_ms),
+        )
+
+    def chunk(self, submission: int, chunk: bytes, now: Instant) -> tuple[tuple[Row, ...], bool]:
+        """Seal and sign the next part: the rows to keep, and whether this was the last. Raises BadSubmission."""
+        sub = self._require(submission)
+        part = sub.done + 1
+        left = sub.event.size - sub.done * CHUNK_SIZE
+        if len(chunk) != min(left, CHUNK_SIZE):
+            raise BadSubmission(problem="it is not as long as it said")
+        sub.done = part
+        bundle = self._seal(sub, part, chunk)
+        rows: list[Row] = [PutBundle(bundle, sub.journal, now.s, now.wall_ms)]
+        if part == sub.parts:
+            rows.append(
+                PutMessage(
+                    sub.journal, sub.first, sub.last, sub.event.size_bytes, sub.created_ms, sub.event.label
+                )
+            )
+        return tuple(rows), part == sub.parts
+
+    def _seal(self, sub: _Open, part: int, chunk: bytes) -> Bundle:
+        number = sub.first + part - 1
+        info = sealing_info(self._me, sub.destination, self._epoch, number, part, sub.parts)
+        payload = sub.sealer.seal(chunk, info)
+        header = Header(
+            source=self._me,
+            destination=sub.destination,
+            recipient_key=sub.sealer.key_id,
+            epoch=self._epoch,
+            number=number,
+            part=part,
+            parts=sub.parts,
+            priority=sub.event.priority,
+            created_ms=sub.created_ms,
+            lifetime_s=sub.lifetime_s,
+            previous=self._previous if number == 1 else None,
+            payload_size=len(payload),
+            payload_sha256=hashlib.sha256(payload).digest(),
+        )
+        return sign_bundle(header, payload, self._key)
+
+    def finish(self, submission: int) -> tuple[JournalId, int, int]:
+        """Its last commit is durable: journal, first and last number, which count as used from now on."""
+        sub = self._require(submission)
+        self._last[sub.journal] = sub.last
+        self._open = None
+        return sub.journal, sub.first, sub.last
+
+    def abort(self, submission: int) -> DropBundles | None:
+        """Give up the open submission: what to remove of it. None if it is not open (any more)."""
+        sub = self._open
+        if sub is None or sub.event.submission != submission:
+            return None
+        self._open = None
+        return DropBundles(sub.journal, Ranges.span(sub.first, sub.first + sub.done - 1))
+
+    def _require(self, submission: int) -> _Open:
+        if self._open is None or self._open.event.submission != submission:
+            raise BadSubmission(problem="it is not being taken (any more)")
+        return self._open
+
+
+def remains(me: DeviceId, snapshot: Snapshot) -> list[DropBundles]:
+    """Bundles of own journals that belong to no message: a submission was cut off by a crash. They are taken out of
+    the snapshot, and are to be removed from the store."""
+    whole: dict[JournalId, Ranges] = {}
+    for message in snapshot.messages:
+        span = Ranges.span(message.first, message.last)
+        whole[message.journal] = whole.get(message.journal, NONE) | span
+    out = []
+    for record in snapshot.journals:
+        if record.source == me:
+            torn = Ranges.of(record.entries) - whole.get(record.id, NONE)
+            for number in torn:
+                del record.entries[number]
+            if torn:
+                out.append(DropBundles(record.id, torn))
+    return out

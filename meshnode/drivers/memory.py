@@ -1,0 +1,119 @@
+"""A store in memory, for simulations: the contract of `core.ports.Store` with dictionaries instead of a disk.
+
+What was committed outlives a crash as long as the object does: a simulated device that starts again loads from the
+same store. Rows are immutable, so they are kept as they came; only what a loader may change is copied.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from meshnode.core.bundle import Bundle, journal_id
+from meshnode.core.identity import Certificate, DeviceId, JournalId
+from meshnode.core.intervals import Ranges
+from meshnode.core.ports import (
+    DropBundles,
+    Entry,
+    JournalRecord,
+    PutAddress,
+    PutBundle,
+    PutCertificate,
+    PutCustody,
+    PutMessage,
+    PutReceipt,
+    Row,
+    Snapshot,
+    StoredBundle,
+)
+
+
+class MemoryStore:
+    """`core.ports.Store` on dictionaries. Nothing blocks and nothing fails."""
+
+    def __init__(self) -> None:
+        self._clock_s = 0.0
+        self._journals: dict[JournalId, JournalRecord] = {}
+        self._bundles: dict[tuple[JournalId, int], PutBundle] = {}
+        self._receipts: dict[JournalId, PutReceipt] = {}
+        self._certificates: dict[DeviceId, Certificate] = {}
+        self._messages: dict[tuple[JournalId, int], PutMessage] = {}
+        self._custody: dict[tuple[JournalId, DeviceId], PutCustody] = {}
+        self._addresses: dict[str, PutAddress] = {}
+
+    def load(self) -> Snapshot:
+        """Everything but payloads."""
+        return Snapshot(
+            clock_s=self._clock_s,
+            journals=[replace(record, entries=dict(record.entries)) for record in self._journals.values()],
+            receipts=[(row.receipt, row.at_s) for _, row in sorted(self._receipts.items())],
+            certificates=[certificate.der for _, certificate in sorted(self._certificates.items())],
+            messages=list(self._messages.values()),
+            custody=[row for _, row in sorted(self._custody.items())],
+            addresses=[row for _, row in sorted(self._addresses.items())],
+        )
+
+    def read(self, journal: JournalId, number: int) -> StoredBundle | None:
+        """One bundle, or None if it is not here."""
+        put = self._bundles.get((journal, number))
+        if put is None:
+            return None
+        bundle = put.bundle
+        return StoredBundle(bundle.header_bytes, bundle.signature, bundle.payload, put.born_s, put.arrived_ms)
+
+    def commit(self, rows: list[Row], clock_s: float) -> None:
+        """Keep rows, all or none, in order."""
+        for row in rows:
+            if isinstance(row, PutBundle):
+                header = row.bundle.header
+                assert row.journal == journal_id(header.source, header.destination, header.epoch)
+        for row in rows:
+            self._apply(row)
+        self._clock_s = clock_s
+
+    def close(self) -> None:
+        """Nothing to let go of: what was committed stays for the next load."""
+
+    def spoil(self, journal: JournalId, number: int) -> None:
+        """Bit rot: one bit of a bundle's payload turns over."""
+        put = self._bundles[journal, number]
+        rotten = bytes((put.bundle.payload[0] ^ 1,)) + put.bundle.payload[1:]
+        bundle = Bundle(put.bundle.header, put.bundle.header_bytes, put.bundle.signature, rotten)
+        self._bundles[journal, number] = replace(put, bundle=bundle)
+
+    def _apply(self, row: Row) -> None:
+        match row:
+            case PutBundle():
+                self._put_bundle(row)
+            case DropBundles():
+                self._drop_bundles(row)
+            case PutReceipt():
+                self._receipts[row.receipt.journal] = row
+            case PutCertificate(certificate):
+                self._certificates[certificate.device] = certificate
+            case PutMessage():
+                self._messages.pop((row.journal, row.first), None)
+                self._messages[row.journal, row.first] = row
+            case PutCustody(journal, peer, ranges):
+                self._custody.pop((journal, peer), None)
+                if ranges:
+                    self._custody[journal, peer] = row
+            case PutAddress():
+                self._addresses[row.address] = row
+
+    def _drop_bundles(self, row: DropBundles) -> None:
+        record = self._journals.get(row.journal)
+        if record is not None:
+            for number in row.ranges & Ranges.of(record.entries):
+                del record.entries[number]
+                del self._bundles[row.journal, number]
+
+    def _put_bundle(self, row: PutBundle) -> None:
+        header = row.bundle.header
+        record = self._journals.get(row.journal)
+        if record is None:
+            record = JournalRecord(row.journal, header.source, header.destination, header.epoch)
+            self._journals[row.journal] = record
+        record.entries[header.number] = Entry(
+            header.payload_size, header.priority, header.first, header.parts, row.born_s, header.lifetime_s
+        )
+        self._bundles[row.journal, header.number] = row

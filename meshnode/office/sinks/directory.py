@@ -1,0 +1,275 @@
+"""The sink that needs nothing else: each message becomes a folder.
+
+    DIR/<date>/<source name>/<key with ':' as '-'>/        its files under their own names, and message.json
+    DIR/held/<date>/<source name>/<key with ':' as '-'>/   the same for what an operator has to decide on
+    DIR/.incoming/<key with ':' as '-'>/                   being written; nobody else's business
+
+<date> is the UTC date on which the message was received. A folder appears whole or not at all: it is written aside,
+every file and the folder itself are flushed, then it is renamed to its place, then the folders above are flushed.
+
+Exactly once for each key: what stands in its place was whole when it was renamed. It may have been renamed by a process
+that died before it could flush the folders above, so they are flushed before it counts as taken. It is looked for
+under every date, since a bundle that had to be fetched again makes the message a later one. Who moves a folder away
+before the office has signed for it (it does so within a moment) and then loses power may get it a second time: the key
+in message.json says so.
+
+Names come from elsewhere. `core.message` has checked them; here each is created new (O_EXCL), without following links,
+relative to an open folder, and never with a separator in it. Citizens' data: folders are 0700, files 0600.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import hashlib
+import json
+import os
+import re
+import shutil
+import stat
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Final
+
+from meshnode.core.message import MANIFEST_NAME, File, Manifest
+from meshnode.office.sinks import Envelope, Never, NotNow
+
+FOLDER_MODE: Final = 0o700
+FILE_MODE: Final = 0o600
+INCOMING: Final = ".incoming"
+HELD: Final = "held"
+
+_DATE: Final = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}", re.ASCII)
+_FOLDER_FLAGS: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+_FILE_FLAGS: Final = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+
+#: What a file system answers to a name that it cannot take: no time will change that.
+_NAME_REFUSED: Final = frozenset(
+    {errno.EEXIST, errno.EILSEQ, errno.EINVAL, errno.EISDIR, errno.ELOOP, errno.ENAMETOOLONG}
+)
+#: The last millisecond of the year 9999, where dates end.
+_RECEIVED_MS_MAX: Final = 253_402_300_799_999
+
+
+class DirectorySink:
+    """Takes messages into the folder `root`, which is made if it is not there.
+
+    Only at first: a folder that goes away later is a disk that was unmounted, so messages wait until it is back.
+    """
+
+    def __init__(self, root: Path) -> None:
+        """Takes away what a crash left in .incoming. What does not work now is tried again at `begin`."""
+        self._root = root
+        self._prepared = False
+        with contextlib.suppress(NotNow):
+            self._prepare()
+
+    def _prepare(self) -> None:
+        if self._prepared:
+            return
+        with _disk(self._root):
+            _make_folders(self._root)
+            with contextlib.suppress(FileNotFoundError):
+                shutil.rmtree(self._root / INCOMING)
+        self._prepared = True
+
+    def begin(self, envelope: Envelope, manifest: Manifest) -> DirectoryDelivery | None:
+        """As `Sink.begin`."""
+        name = _component(envelope.key.replace(":", "-"))
+        source = _component(envelope.source)
+        self._prepare()
+        with _disk(self._root):
+            taken = self._find(source, name)
+            if taken is not None:
+                _flush_up(taken.parent, self._root)
+                return None
+            incoming = self._root / INCOMING
+            _make_folder(incoming)
+            aside = incoming / name
+            with contextlib.suppress(FileNotFoundError):
+                shutil.rmtree(aside)
+            os.mkdir(aside, FOLDER_MODE)
+            top = self._root if envelope.held is None else self._root / HELD
+            place = top / _date(envelope.received_ms) / source / name
+            return DirectoryDelivery(self._root, aside, place, envelope, manifest)
+
+    def _find(self, source: str, name: str) -> Path | None:
+        """The folder of a message that was taken before, whatever its date. Raises OSError."""
+        for top in (self._root, self._root / HELD):
+            try:
+                dates = os.listdir(top)
+            except FileNotFoundError:
+                if top == self._root:
+                    raise
+                continue
+            for date in filter(_DATE.fullmatch, dates):
+                place = top / date / source / name
+                try:
+                    if stat.S_ISDIR(os.stat(place, follow_symlinks=False).st_mode):
+                        return place
+                except (FileNotFoundError, NotADirectoryError):
+                    continue
+        return None
+
+
+class DirectoryDelivery:
+    """One message on its way: written in `aside`, to become `place`. As `Delivery`."""
+
+    def __init__(self, root: Path, aside: Path, place: Path, envelope: Envelope, manifest: Manifest) -> None:
+        self._root = root
+        self._aside = aside
+        self._place = place
+        self._envelope = envelope
+        self._manifest = manifest
+        self._digests: list[str] = []
+        self._hash = hashlib.sha256()
+        self._file: int | None = None
+        self._folder: int | None = os.open(aside, _FOLDER_FLAGS)
+
+    def write(self, index: int, data: bytes | memoryview) -> None:
+        """As `Delivery.write`."""
+        with _disk(self._root):
+            self._advance(index)
+            assert self._file is not None
+            self._hash.update(data)
+            _write_all(self._file, data)
+
+    def commit(self) -> None:
+        """As `Delivery.commit`."""
+        assert self._folder is not None
+        with _disk(self._root):
+            self._advance(len(self._manifest.files) - 1)
+            self._finish_file()
+            self._file = self._create(MANIFEST_NAME)
+            _write_all(self._file, self._record())
+            self._finish_file()
+            os.fsync(self._folder)
+            self._close()
+            for folder in reversed(_below(self._place.parent, self._root)):
+                _make_folder(folder)
+            os.rename(self._aside, self._place)
+            _flush_up(self._place.parent, self._root)
+            _flush(self._aside.parent)
+
+    def abort(self) -> None:
+        """As `Delivery.abort`."""
+        with contextlib.suppress(OSError):
+            self._close()
+        shutil.rmtree(self._aside, ignore_errors=True)
+
+    def _advance(self, index: int) -> None:
+        """Open file `index`; those before it are finished, and empty if nothing was written to them."""
+        while self._file is None or len(self._digests) < index:
+            self._finish_file()
+            self._file = self._create(self._manifest.files[len(self._digests)].name)
+            self._hash = hashlib.sha256()
+
+    def _create(self, name: str) -> int:
+        try:
+            return os.open(_component(name), _FILE_FLAGS, FILE_MODE, dir_fd=self._folder)
+        except OSError as error:
+            if error.errno not in _NAME_REFUSED:
+                raise
+            number = len(self._digests) + 1
+            raise Never(f"the disk takes no file of the name that its file {number} has") from error
+
+    def _finish_file(self) -> None:
+        if self._file is None:
+            return
+        os.fsync(self._file)
+        file, self._file = self._file, None
+        os.close(file)
+        self._digests.append(self._hash.hexdigest())
+
+    def _close(self) -> None:
+        for descriptor in (self._file, self._folder):
+            if descriptor is not None:
+                os.close(descriptor)
+        self._file = self._folder = None
+
+    def _record(self) -> bytes:
+        """message.json."""
+        envelope, manifest = self._envelope, self._manifest
+        record: dict[str, Any] = {
+            "key": envelope.key,
+            "source": {"name": envelope.source, "id": envelope.source_id.hex()},
+            "kind": manifest.kind,
+            "meta": dict(manifest.meta),
+            "reference": manifest.reference,
+            "submitted_ms": manifest.submitted_ms,
+            "received_ms": envelope.received_ms,
+            "files": [
+                _file_record(file, digest) for file, digest in zip(manifest.files, self._digests, strict=True)
+            ],
+        }
+        if envelope.held is not None:
+            record["held"] = envelope.held
+        return json.dumps(record, ensure_ascii=False, indent=2).encode() + b"\n"
+
+
+def _file_record(file: File, sha256: str) -> dict[str, Any]:
+    return {"name": file.name, "size_bytes": file.size_bytes, "sha256": sha256, "type": file.type}
+
+
+def _component(name: str) -> str:
+    """`name`, if it is one component of a path. Raises Never."""
+    if not name or name in (".", "..") or any(letter in name for letter in "/\\\0"):
+        raise Never("it has a name that is a path")
+    return name
+
+
+def _date(wall_ms: int) -> str:
+    moment = datetime.fromtimestamp(min(max(wall_ms, 0), _RECEIVED_MS_MAX) // 1000, UTC)
+    return moment.strftime("%Y-%m-%d")
+
+
+@contextlib.contextmanager
+def _disk(root: Path) -> Iterator[None]:
+    """Trouble of the disk is over some day. The sentence names the folder only: file names may name people."""
+    try:
+        yield
+    except OSError as error:
+        raise NotNow(
+            f"{root} cannot be written: {(error.strerror or type(error).__name__).lower()}"
+        ) from error
+
+
+def _make_folder(folder: Path) -> None:
+    with contextlib.suppress(FileExistsError):
+        os.mkdir(folder, FOLDER_MODE)
+
+
+def _make_folders(folder: Path) -> None:
+    """Make a folder and those above it, durably."""
+    if folder.is_dir():
+        return
+    if folder.parent != folder:
+        _make_folders(folder.parent)
+    _make_folder(folder)
+    _flush(folder.parent)
+
+
+def _below(folder: Path, root: Path) -> list[Path]:
+    """`folder` and those above it up to `root`, which is not among them."""
+    return [folder, *(parent for parent in folder.parents if parent.is_relative_to(root) and parent != root)]
+
+
+def _flush_up(folder: Path, root: Path) -> None:
+    """Make what was put into `folder` durable, and each folder on the way to it."""
+    for changed in [*_below(folder, root), root]:
+        _flush(changed)
+
+
+def _flush(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _write_all(file: int, data: bytes | memoryview) -> None:
+    left = memoryview(data)
+    while left:
+        left = left[os.write(file, left) :]

@@ -1,0 +1,213 @@
+"""config.toml: defaults that hold, and refusals that name file, key and what is allowed."""
+
+from __future__ import annotations
+
+import contextlib
+import re
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from meshnode.app.config import (
+    Address,
+    Config,
+    OfficeConfig,
+    StoreConfig,
+    default_text,
+    parse_address,
+    parse_config,
+    read_config,
+)
+from meshnode.core.errors import BadAddress, BadConfig, FileTrouble
+from meshnode.core.limits import FLOOR_BYTES, FOREIGN_QUOTA_BYTES
+
+PATH = Path("/home/node/config.toml")
+
+
+def test_without_a_file_there_are_defaults(tmp_path: Path) -> None:
+    config = read_config(tmp_path / "config.toml")
+    assert config == Config()
+    assert (str(config.listen), str(config.control)) == ("0.0.0.0:7766", "127.0.0.1:7767")
+    assert (config.discovery, config.peers) == (True, ())
+    assert config.store == StoreConfig(foreign_quota_bytes=FOREIGN_QUOTA_BYTES, floor_bytes=None)
+    assert config.office.directory(Path("/home/node")) == Path("/home/node/inbox")
+
+
+def test_the_default_text_says_the_defaults() -> None:
+    assert parse_config(default_text(), PATH) == Config()
+    # also when every key in it is uncommented; the floor then no longer depends on the disk
+    spoken = re.sub(r"^#(?=[a-z_]+ = )", "", default_text(), flags=re.MULTILINE)
+    assert spoken.count(" = ") == 7
+    assert parse_config(spoken, PATH) == Config(store=StoreConfig(floor_bytes=FLOOR_BYTES))
+
+
+def test_every_key_is_taken(tmp_path: Path) -> None:
+    path = tmp_path / "config.toml"
+    path.write_text(
+        'listen = "[::]:0"\ncontrol = "[::1]:0"\ndiscovery = false\n'
+        'peers = ["10.0.0.7:7766", "gateway.example:1", "[fe80::1%wlan0]:65535", "10.0.0.7:7766"]\n'
+        "[store]\nforeign_quota_bytes = 0\nfloor_bytes = 1_000\n"
+        '[office]\nsink = "directory:/srv/records"\n'
+    )
+    assert read_config(path) == Config(
+        listen=Address("::", 0),
+        control=Address("::1", 0),
+        discovery=False,
+        peers=(Address("10.0.0.7", 7766), Address("gateway.example", 1), Address("fe80::1%wlan0", 65535)),
+        store=StoreConfig(foreign_quota_bytes=0, floor_bytes=1000),
+        office=OfficeConfig(sink="directory:/srv/records"),
+    )
+    assert read_config(path).office.directory(tmp_path) == Path("/srv/records")
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        (
+            "colour = 1",
+            "`colour` is not a key; there are listen, control, discovery, peers, [store], [office]",
+        ),
+        ("[store]\nquota = 1", "`store.quota` is not a key; there are foreign_quota_bytes, floor_bytes"),
+        ("[office]\nlisten = 1", "`office.listen` is not a key; there are sink"),
+        ("[colour]", "`colour` is not a key"),
+        ("store = 1", "`store` must be a table, [store]"),
+        ("office = []", "`office` must be a table, [office]"),
+        ("listen = 7766", '`listen` must be text, "HOST:PORT"'),
+        ('listen = "7766"', '`listen` must be "HOST:PORT" or "[IPv6]:PORT" with a port from 0 to 65535, not'),
+        ('listen = "0.0.0.0:65536"', "`listen` must be"),
+        ('control = "0.0.0.0:7767"', "`control` must be an address that only this machine reaches"),
+        ('control = "[::]:7767"', "not [::]:7767"),
+        ('control = "localhost:7767"', "as 127.0.0.1 or [::1], not localhost:7767"),
+        ("discovery = 1", "`discovery` must be true or false"),
+        ('discovery = "true"', "`discovery` must be true or false"),
+        ('peers = "10.0.0.7:7766"', "`peers` must be a list"),
+        ('peers = ["10.0.0.7:0"]', '`peers` must be "HOST:PORT" or "[IPv6]:PORT" with a port from 1'),
+        ("peers = [1]", '`peers` must be text, "HOST:PORT"'),
+        ("[store]\nforeign_quota_bytes = -1", "`store.foreign_quota_bytes` must be a whole number of bytes"),
+        ("[store]\nforeign_quota_bytes = true", "`store.foreign_quota_bytes` must be a whole number"),
+        ("[store]\nforeign_quota_bytes = 1.5", "`store.foreign_quota_bytes` must be a whole number"),
+        ('[store]\nfloor_bytes = "5%"', "`store.floor_bytes` must be a whole number of bytes, 0 or more"),
+        ("[office]\nsink = 1", '`office.sink` must be "directory:PATH"'),
+        ('[office]\nsink = "directory:"', '`office.sink` must be "directory:PATH"'),
+        ('[office]\nsink = "https://x"', '`office.sink` must be "directory:PATH"'),
+        ("listen = \n", "not TOML: Invalid value (at line 1, column 10)"),
+        ("discovery = true\ndiscovery = true\n", "not TOML: Cannot overwrite a value (at line 2"),
+    ],
+)
+def test_what_is_wrong_is_refused_by_name(text: str, says: str) -> None:
+    with pytest.raises(BadConfig) as refusal:
+        parse_config(text, PATH)
+    assert says in str(refusal.value)
+    assert str(refusal.value).startswith(f"{PATH}: ")
+    assert refusal.value.exit_code == 1
+
+
+def test_other_encodings_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "config.toml"
+    path.write_bytes(b"# one\n# \xff\n")
+    with pytest.raises(BadConfig, match=r"not TOML: not UTF-8 \(at line 2\)"):
+        read_config(path)
+
+
+def test_a_folder_is_no_config(tmp_path: Path) -> None:
+    with pytest.raises(FileTrouble, match="is a folder"):
+        read_config(tmp_path)
+
+
+@given(st.text(max_size=60))
+def test_any_text_is_a_config_or_refused(text: str) -> None:
+    with contextlib.suppress(BadConfig):
+        assert isinstance(parse_config(text, PATH), Config)
+
+
+values = st.one_of(
+    st.integers().map(str),
+    st.floats().map(str),
+    st.booleans().map(lambda flag: str(flag).lower()),
+    st.text("abc:[]0123.", max_size=12).map(repr),
+    st.sampled_from(["[]", "[[]]", "{}", "{ a = 1 }", "1979-05-27", "[1, 'a:1']"]),
+)
+
+
+@given(st.sampled_from(["listen", "control", "discovery", "peers", "store", "office"]), values)
+def test_a_wrong_value_of_any_type_names_its_key(key: str, value: str) -> None:
+    try:
+        config = parse_config(f"{key} = {value}", PATH)
+    except BadConfig as refusal:
+        assert f"{PATH}: `{key}" in str(refusal)  # noqa: PT017
+    else:
+        assert isinstance(config, Config)
+
+
+@pytest.mark.parametrize(
+    ("text", "address"),
+    [
+        ("127.0.0.1:1", ("127.0.0.1", 1)),
+        ("office.example:65535", ("office.example", 65535)),
+        ("localhost:7766", ("localhost", 7766)),
+        ("x.:80", ("x.", 80)),
+        ("[::1]:7766", ("::1", 7766)),
+        ("[fe80::1%wlan0]:7766", ("fe80::1%wlan0", 7766)),
+        ("a:00080", ("a", 80)),
+    ],
+)
+def test_addresses(text: str, address: tuple[str, int]) -> None:
+    assert parse_address(text) == address
+    assert parse_address(str(parse_address(text))) == address
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        *(
+            "",
+            ":",
+            "a",
+            "a:",
+            ":1",
+            "a:0",
+            "a:65536",
+            "a:-1",
+            "a:+1",
+            "a: 1",
+            "a:1 ",
+            "a:٣",
+            "a b:1",
+            "a:1:2",
+        ),
+        *(
+            "::1:7766",
+            "fe80::1:7766",
+            "[::1]",
+            "[::1]7766",
+            "[]:1",
+            "[127.0.0.1]:1",
+            "[::1:7766",
+            "::1]:7766",
+        ),
+        *("10.0.0.256:1", "10.0.0:1", "1:1", "http://a:1", "a/b:1", "-a:1", "a-:1", "ä:1", "a" * 254 + ":1"),
+        *("[::1%]:1", "[::1%a b]:1", "a:999999", "a\n:1", "a:1\n"),
+    ],
+)
+def test_what_is_no_address(text: str) -> None:
+    with pytest.raises(BadAddress) as refusal:
+        parse_address(text)
+    assert refusal.value.exit_code == 2
+    assert repr(text) in str(refusal.value)
+
+
+def test_port_0_only_where_it_means_any() -> None:
+    assert parse_address("a:0", port_min=0) == ("a", 0)
+    with pytest.raises(BadAddress, match="port from 1 to 65535"):
+        parse_address("a:0")
+
+
+@given(st.text("a0.:[]%-1", max_size=20) | st.text(max_size=20))
+def test_any_text_is_an_address_that_reads_back_or_refused(text: str) -> None:
+    try:
+        address = parse_address(text)
+    except BadAddress:
+        return
+    assert parse_address(str(address)) == address
