@@ -8,13 +8,13 @@ the others, so that whatever was promised on the way down is still written.
 from __future__ import annotations
 
 import contextlib
+import ipaddress
 import logging
 import os
 import secrets
 import shutil
 import time
-from collections.abc import AsyncIterator
-from functools import partial
+from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any, Final, assert_never
 
 import trio
@@ -80,6 +80,9 @@ HANDSHAKES_MAX: Final = CONTACTS_MAX
 #: The same trouble is logged once in this time.
 GRUMBLE_S: Final = 60.0
 
+#: A task that says when it is ready.
+Service = Callable[..., Awaitable[None]]
+
 
 class Daemon:
     """One running node on one home. Make it with `open_daemon`."""
@@ -98,6 +101,7 @@ class Daemon:
             )
         )
         self._links: dict[int, Link] = {}
+        self._locals: dict[int, str] = {}
         self._contact = 0
         self._handshakes = 0
         self._grumbled: dict[str, float] = {}
@@ -173,6 +177,8 @@ class Daemon:
             event, Opened | Lost | DialFailed | Sighted | NetworkChanged | DocumentGiven | WriteFailed
         ):
             self._retick.set()
+        if isinstance(event, WriteFailed):
+            self._space_s = float("-inf")
 
     def _do(self, effects: list[Effect]) -> None:
         for effect in effects:
@@ -235,6 +241,11 @@ class Daemon:
             self.dispatch(Sighted(f"{host}:{port}", DeviceId(sighting.device), SIGHTED))
 
     def _on_network_change(self) -> None:
+        own = set(_own_addresses())
+        for number, local in list(self._locals.items()):
+            if own and not ipaddress.ip_address(local).is_loopback and local not in own:
+                # It would take the peer's silence to notice, and the address may be another's by now.
+                self._links[number].close("this device has another address now")
         self.dispatch(NetworkChanged())
         if self._discovery is not None:
             self._discovery.network_changed()
@@ -269,20 +280,23 @@ class Daemon:
 
     # --- tasks --------------------------------------------------------------------------------------------------
 
-    async def run(self, listeners: list[trio.SocketListener]) -> None:
-        """Serve until cancelled; then close every contact with a word, and write what is still to be written."""
+    async def run(self, listeners: list[trio.SocketListener], *services: Service) -> None:
+        """Serve until cancelled, `services` too; then write what is still to be written."""
         async with trio.open_nursery() as writing:
             writing.start_soon(self._writer.run, self.dispatch)
             try:
                 async with trio.open_nursery() as nursery:
                     self._nursery = nursery
-                    await self._start_all(nursery, listeners)
+                    await self._start_all(nursery)
+                    for service in services:
+                        await nursery.start(service)
+                    await trio.serve_listeners(self._serve, listeners)
             finally:
                 self._nursery = None
                 self.dispatch(Tick())
                 writing.cancel_scope.cancel()
 
-    async def _start_all(self, nursery: trio.Nursery, listeners: list[trio.SocketListener]) -> None:
+    async def _start_all(self, nursery: trio.Nursery) -> None:
         self._look_at_space()
         self._do(self.node.start(self.now()))
         await nursery.start(network.watch, self._on_network_change)
@@ -292,12 +306,11 @@ class Daemon:
         if self._desk is not None:
             nursery.start_soon(self._desk.run)
         nursery.start_soon(self._tick)
-        nursery.start_soon(partial(trio.serve_listeners, self._serve, listeners))
 
     async def _tick(self) -> None:
         while True:
             self.dispatch(Tick())
-            if trio.current_time() - self._space_s >= SPACE_S and self.node.state.contacts:
+            if trio.current_time() - self._space_s >= SPACE_S:
                 self._look_at_space()
             self._retick = trio.Event()
             with trio.move_on_after(max(0.02, self.node.next_tick_s() - self.now().s)):
@@ -336,15 +349,20 @@ class Daemon:
         self._contact += 1
         number = self._contact
         link = self._links[number] = Link(number, stream, self._store.read, self.dispatch)
+        self._locals[number] = stream.transport_stream.socket.getsockname()[0]
         try:
             self.dispatch(Opened(number, certificate, dialled, address))
             await link.run()
         finally:
-            del self._links[number]
+            del self._links[number], self._locals[number]
 
 
 def _own_addresses() -> list[str]:
-    return [address.ip for address in network.addresses()]
+    """Where this device is now; nothing when the system cannot say."""
+    try:
+        return [address.ip for address in network.addresses()]
+    except OSError:
+        return []
 
 
 def _bracketed(host: str) -> str:

@@ -64,21 +64,31 @@ async def run_node(home: Home) -> None:
 async def _run_until_told(
     home: Home, daemon: Daemon, listeners: list[trio.SocketListener], control: socket.socket
 ) -> None:
-    token = new_token()
-    address = _address_of(control)
+    async def serve_control(task_status: trio.TaskStatus[None]) -> None:
+        await _serve_control(home, daemon, control, task_status)
+
+    try:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(_end_on_signal, nursery.cancel_scope)
+            await daemon.run(listeners, serve_control)
+    finally:
+        home.control_path.unlink(missing_ok=True)
+
+
+async def _serve_control(
+    home: Home, daemon: Daemon, control: socket.socket, task_status: trio.TaskStatus[None]
+) -> None:
+    """The control interface; control.json says where it is, once it answers."""
+    address, token = _address_of(control), new_token()
     server = ServerConfig()
     server.bind = [f"fd://{control.detach()}"]  # the server closes it
     server.accesslog = server.errorlog = None
     server.graceful_timeout = 1.0
-    try:
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(_end_on_signal, nursery.cancel_scope)
-            await nursery.start(serve, make_app(daemon, token), server)
-            door = {"address": address, "token": token, "pid": os.getpid()}
-            write_file(home.control_path, json.dumps(door).encode() + b"\n")
-            nursery.start_soon(daemon.run, listeners)
-    finally:
-        home.control_path.unlink(missing_ok=True)
+    async with trio.open_nursery() as nursery:
+        await nursery.start(serve, make_app(daemon, token), server)
+        door = {"address": address, "token": token, "pid": os.getpid()}
+        write_file(home.control_path, json.dumps(door).encode() + b"\n")
+        task_status.started()
 
 
 async def _end_on_signal(scope: trio.CancelScope) -> None:

@@ -10,6 +10,7 @@ the disk by `tidy`, a bit at a time, when there is nothing else to do (increment
 
 from __future__ import annotations
 
+import os
 import sqlite3
 import threading
 from collections.abc import Iterator
@@ -82,6 +83,7 @@ class SqliteStore:
     def __init__(self, path: Path) -> None:
         """Open or create. Raises StoreTrouble, or StoreTooNew if a newer meshnode wrote it."""
         self._path = path
+        self._create_private()
         with self._trouble():
             self._writer = self._connect()
             try:
@@ -94,6 +96,13 @@ class SqliteStore:
             row = self._writer.execute("SELECT coalesce(max(id), 0) FROM bundle").fetchone()
         self._next_bundle: int = row[0] + 1
         self._journals: dict[JournalId, int] = {}
+
+    def _create_private(self) -> None:
+        """SQLite would let the umask decide who may read; its log files take over what this one has."""
+        try:
+            os.close(os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
+        except OSError as error:
+            raise StoreTrouble(path=self._path, problem=error.strerror or str(error)) from None
 
     def _connect(self) -> sqlite3.Connection:
         connection = sqlite3.connect(

@@ -17,15 +17,16 @@ from meshnode.core.bundle import Previous
 from meshnode.core.identity import DeviceId, JournalId
 from meshnode.core.intervals import NONE, Pair, Ranges
 from meshnode.core.ledger import Journal
+from meshnode.core.ports import Entry
 
 
-def _claims(journal: Journal) -> Counter[Pair]:
+def _claim(entry: Entry) -> Pair:
+    return entry.first, entry.first + entry.parts - 1
+
+
+def _claims(journal: Journal) -> dict[Pair, int]:
     """The spans that numbers on offer claim, ascending, and how many numbers claim each."""
-    claims: Counter[Pair] = Counter()
-    for number in journal.on_offer:
-        entry = journal.entries[number]
-        claims[entry.first, entry.first + entry.parts - 1] += 1
-    return Counter(dict(sorted(claims.items())))
+    return dict(sorted(Counter(_claim(journal.entries[number]) for number in journal.on_offer).items()))
 
 
 def _contradicting(journal: Journal, spans: list[Pair]) -> set[Pair]:
@@ -61,11 +62,7 @@ def inconsistent(journal: Journal) -> Ranges:
     bad = _contradicting(journal, list(_claims(journal)))
     if not bad:
         return NONE
-    return Ranges.of(
-        number
-        for number in journal.on_offer
-        if (entry := journal.entries[number]) and (entry.first, entry.first + entry.parts - 1) in bad
-    )
+    return Ranges.of(number for number in journal.on_offer if _claim(journal.entries[number]) in bad)
 
 
 def gaps(journal: Journal, last: int = 0) -> Ranges:
@@ -74,7 +71,7 @@ def gaps(journal: Journal, last: int = 0) -> Ranges:
     Known to exist is all below the highest number seen, the rest of a message of which a part is here, and whatever
     is up to `last`: what the source's next journal says was this one's end.
     """
-    claimed = max((entry.first + entry.parts - 1 for entry in journal.entries.values()), default=0)
+    claimed = max((_claim(entry)[1] for entry in journal.entries.values()), default=0)
     highest = max(last, claimed, journal.held.last, journal.receipted.last)
     return Ranges.span(1, highest) - journal.held - journal.receipted
 

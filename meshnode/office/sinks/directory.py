@@ -45,9 +45,9 @@ _FOLDER_FLAGS: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEX
 _FILE_FLAGS: Final = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 
 #: What a file system answers to a name that it cannot take: no time will change that.
-_NAME_REFUSED: Final = frozenset(
-    {errno.EEXIST, errno.EILSEQ, errno.EINVAL, errno.EISDIR, errno.ELOOP, errno.ENAMETOOLONG}
-)
+_NAME_REFUSED: Final = frozenset({errno.EEXIST, errno.EILSEQ, errno.EINVAL, errno.ENAMETOOLONG})
+#: What a file system answers that cannot flush folders, as some network shares do.
+_NO_FLUSH: Final = frozenset({errno.EBADF, errno.EINVAL, errno.ENOTSUP})
 #: The last millisecond of the year 9999, where dates end.
 _RECEIVED_MS_MAX: Final = 253_402_300_799_999
 
@@ -143,9 +143,9 @@ class DirectoryDelivery:
             self._finish_file()
             self._file = self._create(MANIFEST_NAME)
             _write_all(self._file, self._record())
-            self._finish_file()
-            os.fsync(self._folder)
+            self._flush_file()
             self._close()
+            _flush(self._aside)
             for folder in reversed(_below(self._place.parent, self._root)):
                 _make_folder(folder)
             os.rename(self._aside, self._place)
@@ -175,18 +175,21 @@ class DirectoryDelivery:
             raise Never(f"the disk takes no file of the name that its file {number} has") from error
 
     def _finish_file(self) -> None:
-        if self._file is None:
-            return
+        if self._file is not None:
+            self._flush_file()
+            self._digests.append(self._hash.hexdigest())
+
+    def _flush_file(self) -> None:
+        assert self._file is not None
         os.fsync(self._file)
         file, self._file = self._file, None
         os.close(file)
-        self._digests.append(self._hash.hexdigest())
 
     def _close(self) -> None:
-        for descriptor in (self._file, self._folder):
-            if descriptor is not None:
-                os.close(descriptor)
+        open_ones = [descriptor for descriptor in (self._file, self._folder) if descriptor is not None]
         self._file = self._folder = None
+        for descriptor in open_ones:
+            os.close(descriptor)
 
     def _record(self) -> bytes:
         """message.json."""
@@ -265,6 +268,9 @@ def _flush(folder: Path) -> None:
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         os.fsync(descriptor)
+    except OSError as error:
+        if error.errno not in _NO_FLUSH:
+            raise
     finally:
         os.close(descriptor)
 
