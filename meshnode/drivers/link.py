@@ -110,7 +110,7 @@ class Link:
 
     async def run(self) -> None:
         """Carry bytes until either side ends; then say `Lost`, once."""
-        reason = "cancelled"
+        reason = "this node is ending"
         try:
             with self._scope:
                 async with trio.open_nursery() as nursery:

@@ -555,6 +555,10 @@ def test_after_a_crash_the_same_command_again_does_the_whole(
         crashed = True
     crash_at_write(0)
     version = desk.now.document.version
+    known = {device.endpoint for device in desk.now.devices.values()}
+    assert {endpoint.id for endpoint in desk.now.document.endpoints} <= known, (
+        "an office that nobody can revoke"
+    )
     if crashed and name == "revoke" and version == 3:
         # the document is out: the device counts as revoked already, and shows as such
         assert desk.shown()["devices"][0]["revoked_ms"] is not None

@@ -480,6 +480,12 @@ def test_the_lock_ends_with_its_holder(member: Path) -> None:
         pass
 
 
+def test_no_lock_of_a_home_that_others_reach(member: Path) -> None:
+    member.chmod(0o750)
+    with pytest.raises(HomeReadable), Home(member).lock():
+        pass
+
+
 def test_no_lock_without_a_home(tmp_path: Path) -> None:
     with pytest.raises(NoNode), Home(tmp_path / "nothing").lock():
         pass

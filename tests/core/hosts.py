@@ -13,7 +13,6 @@ from meshnode.core.identity import Certificate, DeviceId, JournalId
 from meshnode.core.intervals import NONE, Ranges
 from meshnode.core.ledger import Journal
 from meshnode.core.limits import GIB
-from meshnode.core.message import parts_for
 from meshnode.core.node import Node
 from meshnode.core.ports import (
     Accepted,
@@ -109,6 +108,8 @@ class Host:
         self._peers = peers
         self._follow_up: deque[Event] = deque()
         self._submission = 0
+        self._waiting: deque[tuple[int, bytes, int]] = deque()
+        self._taking: int | None = None
         self.node = self._start()
 
     @property
@@ -154,6 +155,8 @@ class Host:
         """A crash: what was not committed is gone, and so are all contacts."""
         self.pending.clear()
         self.lines.clear()
+        self._waiting.clear()
+        self._taking = None
         self._start()
 
     def handle(self, event: Event) -> list[Effect]:
@@ -161,9 +164,13 @@ class Host:
         effects = self.node.handle(event, self.clock.instant)
         for effect in effects:
             self._carry_out(effect)
+        self._drain()
+        self._next_submission()
+        return effects
+
+    def _drain(self) -> None:
         while self._follow_up:
             self.handle(self._follow_up.popleft())
-        return effects
 
     def _carry_out(self, effect: Effect) -> None:
         match effect:
@@ -171,8 +178,10 @@ class Host:
                 self.pending.append(effect)
             case Accepted():
                 self.accepted[effect.submission] = effect
+                self._answered(effect.submission)
             case Refused():
                 self.refused[effect.submission] = effect.problem
+                self._answered(effect.submission)
             case Send():
                 self.lines[effect.contact].send(effect.data)
             case SendBundle():
@@ -219,13 +228,24 @@ class Host:
         self.handle(self.space)
 
     def submit(self, data: bytes = b"record", priority: int = ROUTINE) -> int:
-        """Hand in a stream, all at once; its number."""
+        """Hand in a stream, once those before it are answered; its number."""
         self._submission += 1
-        number = self._submission
-        self.handle(SubmissionOpened(number, len(data), len(data), priority, b"label"))
-        for part in range(parts_for(len(data))):
-            self.handle(SubmissionChunk(number, data[part * CHUNK_SIZE : (part + 1) * CHUNK_SIZE]))
-        return number
+        self._waiting.append((self._submission, data, priority))
+        self._next_submission()
+        return self._submission
+
+    def _next_submission(self) -> None:
+        if self._taking is None and self._waiting:
+            number, data, priority = self._waiting.popleft()
+            self._taking = number
+            self._follow_up.append(SubmissionOpened(number, len(data), len(data), priority, b"label"))
+            for at in range(0, len(data), CHUNK_SIZE):
+                self._follow_up.append(SubmissionChunk(number, data[at : at + CHUNK_SIZE]))
+            self._drain()
+
+    def _answered(self, submission: int) -> None:
+        if submission == self._taking:
+            self._taking = None
 
     def meet(self, name: str, *, greet: bool = True, dialled: bool = False, role: str = "officer") -> Puppet:
         """Open a contact with a puppet of that name, which says HELLO and an empty HAVE if it is to `greet`."""
