@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import http.client
 import json
 from collections.abc import Iterable
@@ -43,10 +44,9 @@ class Client:
         except OSError:
             raise self._absent() from None
         try:
-            try:
+            # If it hangs up before it has all, what it said by then is worth more than that it hung up.
+            with contextlib.suppress(BrokenPipeError, ConnectionResetError):
                 connection.request(method, path, body, headers)
-            except (BrokenPipeError, ConnectionResetError):
-                pass  # it has answered before it had all; what it said is worth more than that it hung up
             response = connection.getresponse()
             answer = json.loads(response.read())
         except (OSError, http.client.HTTPException, ValueError) as error:

@@ -111,7 +111,7 @@ class Fetching:
             if self._ledger.is_for_me(journal):
                 return own_room_bytes >= PAYLOAD_SIZE_MAX
             return claim(self._ledger, journal.source, room_bytes) >= PAYLOAD_SIZE_MAX
-        # Of an unknown journal we cannot tell whose it is: ask if there is room at all, an office always has use for it.
+        # Of an unknown journal we cannot tell whose it is: ask if there is room; an office has use for any.
         return (own_room_bytes if self._ledger.endpoints else room_bytes) >= PAYLOAD_SIZE_MAX
 
     def _assign(

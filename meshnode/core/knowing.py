@@ -134,9 +134,9 @@ class Knowing:
         """Another node that signs for our endpoint knows less than we both together: say so."""
         office = self._state.identity.office
         journal = self._state.ledger.journals[receipt.journal]
-        if office is not None and office.endpoint == receipt.endpoint and journal.receipt is not None:
-            if not journal.receipted <= journal.receipt.ranges:
-                self.deliver(journal.id, NONE)
+        ours = office is not None and office.endpoint == receipt.endpoint
+        if ours and journal.receipt is not None and not journal.receipted <= journal.receipt.ranges:
+            self.deliver(journal.id, NONE)
 
     def deliver(self, journal_id: JournalId, ranges: Ranges) -> None:
         """The sink has taken these: sign for them, together with all that was signed for before."""

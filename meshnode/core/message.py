@@ -80,7 +80,7 @@ def check_file_name(name: str) -> str:
 
 
 def check_manifest(manifest: Manifest) -> Manifest:
-    """`manifest`, if it can become a message. Raises BadFileName, BadSubmission or MessageTooLarge: the user's fault."""
+    """`manifest`, if it can become a message. Raises BadFileName, BadSubmission or MessageTooLarge."""
     if not 1 <= len(manifest.files) <= FILES_MAX:
         raise BadSubmission(problem=f"it has {len(manifest.files)} files; a message has 1 to {FILES_MAX}")
     seen: set[str] = set()

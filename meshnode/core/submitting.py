@@ -19,7 +19,6 @@ from meshnode.core.errors import BadSubmission, NoOffice, NoRoom
 from meshnode.core.fleet import Endpoint, FleetDocument
 from meshnode.core.identity import DeviceId, JournalId, SigningKey
 from meshnode.core.intervals import NONE, Ranges
-from meshnode.core.ledger import Ledger
 from meshnode.core.limits import MIB, PARTS_MAX
 from meshnode.core.message import parts_for
 from meshnode.core.ports import (

@@ -286,9 +286,8 @@ def test_a_disk_that_fails_at_any_step_means_not_now_and_later_it_is_there_once(
             sink = DirectorySink(root)
             try:
                 deliver(sink)
-            except NotNow as problem:
+            except NotNow:
                 refused += 1
-                assert str(root) in str(problem)
                 assert no_leftovers(root)
         with disk.run():
             deliver(sink)

@@ -244,13 +244,15 @@ def _make_folder(folder: Path) -> None:
 
 
 def _make_folders(folder: Path) -> None:
-    """Make a folder and those above it, durably."""
-    if folder.is_dir():
+    """Make a folder and those above it, durably. A process may have made them and died before it could flush, so all
+    above are flushed; one that may not be read was not made by us."""
+    if folder.parent == folder:
         return
-    if folder.parent != folder:
-        _make_folders(folder.parent)
-    _make_folder(folder)
-    _flush(folder.parent)
+    _make_folders(folder.parent)
+    if not folder.is_dir():
+        _make_folder(folder)
+    with contextlib.suppress(PermissionError):
+        _flush(folder.parent)
 
 
 def _below(folder: Path, root: Path) -> list[Path]:
