@@ -55,6 +55,7 @@ from meshnode.core.ports import (
     SubmissionOpened,
     Taken,
     Tick,
+    Unreadable,
     Write,
     WriteFailed,
 )
@@ -73,6 +74,8 @@ log: Final = logging.getLogger("meshnode")
 
 #: Where a colleague's hotspot would answer: a gateway of the local network that is a node too.
 MESHNODE_PORT: Final = 7766
+#: No contact has this number: a bundle turned out rotten without one.
+NO_CONTACT: Final = 0
 #: Between two looks at the free disk.
 SPACE_S: Final = 5.0
 #: Handshakes at once; who comes in a flood is turned away at the door.
@@ -141,6 +144,7 @@ class Daemon:
             sink=make_sink(self._config.office.sink, self.home.path),
             read=self._store.read,
             on_taken=self._on_taken,
+            on_rotten=self._on_rotten,
             log=log.info,
         )
 
@@ -234,6 +238,9 @@ class Daemon:
 
     def _on_taken(self, journal: JournalId, ranges: Ranges) -> None:
         self.dispatch(Taken(journal, ranges))
+
+    def _on_rotten(self, journal: JournalId, number: int) -> None:
+        self.dispatch(Unreadable(NO_CONTACT, journal, number, 0, rotten=True))
 
     def _on_sighting(self, sighting: Sighting) -> None:
         if sighting.fleet == self._fleet:

@@ -77,7 +77,16 @@ class Submissions:
             self._answers[number] = answer = _Answer()
             try:
                 size = stream_size(manifest)
-                self._dispatch(SubmissionOpened(number, size, manifest.files_size, priority, label))
+                self._dispatch(
+                    SubmissionOpened(
+                        number,
+                        size,
+                        manifest.files_size,
+                        priority,
+                        label,
+                        submitted_ms=manifest.submitted_ms,
+                    )
+                )
                 if not answer.is_there:
                     await self._feed(number, answer, stream_head(manifest), body)
                 return await self._decided(answer)

@@ -49,7 +49,9 @@ from meshnode.core.ports import Effect, Send, SendBundle
 from meshnode.core.routing import SendKey, send_key
 
 #: Range pairs in one frame of several journals; with 18 bytes a pair this stays well below FRAME_SIZE_MAX.
-_PAIRS_PER_FRAME = 4 * RANGES_MAX
+PAIRS_PER_FRAME = 4 * RANGES_MAX
+#: Entries of the queue that were taken back are swept out when they are more than the others and this.
+_SWEEP_AFTER = 256
 
 
 class Contact:
@@ -187,10 +189,21 @@ class Contact:
                         journal, number, journal.entries[number], revoked=journal.source in revoked
                     )
                     heapq.heappush(self._queue, (key, row.journal))
+        self._sweep()
+
+    def _sweep(self) -> None:
+        """A peer that asks and takes back for ever must not make the queue grow."""
+        if len(self._queue) > 2 * sum(map(len, self._queued.values())) + _SWEEP_AFTER:
+            self._queue = sorted({item for item in self._queue if item[0][-1] in self._queued[item[1]]})
 
     def note_sent(self, size: int) -> None:
         """The link has sent bundles of `size` bytes."""
         self._in_link_bytes -= size
+
+    def note_unsent(self, size: int) -> None:
+        """The link could not send a bundle of `size` bytes: the peer never sees it, so it cost no credit."""
+        self._in_link_bytes -= size
+        self._sent_bytes -= size
 
     def pump(
         self, ledger: Ledger, certificates: dict[DeviceId, Certificate], now_s: float
@@ -229,7 +242,7 @@ def have_frames(rows: Iterable[Held], *, whole: bool) -> Iterator[Have]:
     pairs = 0
     for held in rows:
         ranges = first_ranges(held.ranges)
-        if len(batch) >= JOURNALS_PER_FRAME or pairs + len(ranges.pairs) > _PAIRS_PER_FRAME:
+        if len(batch) >= JOURNALS_PER_FRAME or pairs + len(ranges.pairs) > PAIRS_PER_FRAME:
             yield Have(False, tuple(batch))
             batch, pairs = [], 0
         batch.append(Held(held.journal, ranges, held.serial))

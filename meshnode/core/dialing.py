@@ -52,16 +52,14 @@ class Dialing:
         """Somebody may answer at `text`: try soon, however often it failed before."""
         if device == self.me:
             return
-        address = self.addresses.setdefault(text, Address(text))
+        polite_s = POLITE_S if device is not None and device < self.me else 0.0
+        address = self.addresses.setdefault(text, Address(text, next_s=now_s + polite_s))
         address.sources.add(source)
         address.failures = 0
         if device is not None:
             address.device = device
-        polite_s = POLITE_S if device is not None and device < self.me else 0.0
         if not address.busy:
-            address.next_s = (
-                min(address.next_s, now_s + polite_s) if address.next_s > now_s else now_s + polite_s
-            )
+            address.next_s = min(address.next_s, now_s + polite_s)
 
     def replace(self, source: str, texts: Iterable[str], now_s: float) -> None:
         """`source` names just these addresses now."""
@@ -82,7 +80,8 @@ class Dialing:
         address.sources.add(REMEMBERED)
         address.met_s = max(address.met_s, met_s)
         remembered = [a for a in self.addresses.values() if REMEMBERED in a.sources]
-        for old in sorted(remembered, key=lambda a: (a.met_s, a.text))[: len(remembered) - REMEMBERED_MAX]:
+        surplus = max(0, len(remembered) - REMEMBERED_MAX)
+        for old in sorted(remembered, key=lambda a: (a.met_s, a.text))[:surplus]:
             old.sources.discard(REMEMBERED)
             self._forget_if_unfounded(old)
 
@@ -124,7 +123,8 @@ class Dialing:
         delay_s = min(BACKOFF_MAX_S, BACKOFF_FIRST_S * 2 ** min(address.failures, 16))
         address.next_s = now_s + delay_s * (0.75 + 0.5 * self._jitter(address))
         address.failures += 1
-        if address.failures > _SIGHTING_FAILURES_MAX and not address.sources & _LASTING:
+        given_up = address.failures > _SIGHTING_FAILURES_MAX and not address.sources & _LASTING
+        if given_up or not address.sources:
             del self.addresses[text]
 
     def network_changed(self, now_s: float) -> None:

@@ -6,14 +6,15 @@ over half of that, so that two holders on one Wi-Fi share the work, and a slow o
 stalled contact owed is asked of the others.
 
 Room is decided before bytes flow: a receiver whose quota is full asks only for what is for itself, or of sources that
-take less than their fair share (`routing`).
+take less than their fair share (`routing`). Of a journal that is not known yet, and so may be of such a source, it
+asks for one bundle to see.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 
-from meshnode.core.contact import Contact, first_ranges
+from meshnode.core.contact import PAIRS_PER_FRAME, Contact, first_ranges
 from meshnode.core.frames import Wanted
 from meshnode.core.identity import DeviceId, JournalId
 from meshnode.core.intervals import NONE, Ranges
@@ -70,6 +71,17 @@ class Fetching:
             self._shrink(contact.wanting, journal, lost)
             self._shrink(self._asked, journal, lost)
 
+    def delivered(self, contact: Contact, journal: JournalId) -> bool:
+        """A receipt of this journal came: what it names is neither offered nor owed by the contact any more. Whether
+        that frees it of something it owed."""
+        known = self._ledger.journals.get(journal)
+        if known is None or journal not in contact.offers:
+            return False
+        before = contact.wanting.get(journal, NONE)
+        self._shrink(contact.offers, journal, known.receipted)
+        self.withdraw(contact, journal)
+        return contact.wanting.get(journal, NONE) != before
+
     @staticmethod
     def _shrink(table: dict[JournalId, Ranges], journal: JournalId, ranges: Ranges) -> None:
         left = table.get(journal, NONE) - ranges
@@ -91,28 +103,39 @@ class Fetching:
         """What to ask of this contact that is asked of nobody yet. `room_bytes`: for others' bundles;
         `own_room_bytes`: for bundles that end here."""
         rows: list[Wanted] = []
+        pairs = 0
         known = set(certified)
         for journal_id, offered in contact.offers.items():
-            if len(rows) >= JOURNALS_PER_FRAME:
+            if len(rows) >= JOURNALS_PER_FRAME or pairs >= PAIRS_PER_FRAME:
                 break
             lacking = self._ledger.lacking(journal_id, offered)
-            if not lacking or not self._room_for(journal_id, room_bytes, own_room_bytes):
-                continue
-            lacking -= self.landing.get(journal_id, NONE)
-            lacking -= self._asked.get(journal_id, NONE)
-            lacking -= self.declined.get(journal_id, NONE)
             if lacking:
-                rows.append(self._assign(contact, journal_id, first_ranges(lacking), known, now_s))
+                lacking -= self.landing.get(journal_id, NONE)
+                lacking -= self._asked.get(journal_id, NONE)
+                lacking -= self.declined.get(journal_id, NONE)
+            if lacking:
+                lacking = first_ranges(self._fitting(journal_id, lacking, room_bytes, own_room_bytes))
+            if lacking:
+                pairs += len(lacking.pairs)
+                rows.append(self._assign(contact, journal_id, lacking, known, now_s))
         return rows
 
-    def _room_for(self, journal_id: JournalId, room_bytes: int, own_room_bytes: int) -> bool:
+    def _fitting(
+        self, journal_id: JournalId, lacking: Ranges, room_bytes: int, own_room_bytes: int
+    ) -> Ranges:
+        """What of `lacking` there may be room for."""
         journal = self._ledger.journals.get(journal_id)
         if journal is not None and journal.source is not None:
-            if self._ledger.is_for_me(journal):
-                return own_room_bytes >= PAYLOAD_SIZE_MAX
-            return claim(self._ledger, journal.source, room_bytes) >= PAYLOAD_SIZE_MAX
+            foreign = self._ledger.is_foreign(journal)
+            room = claim(self._ledger, journal.source, room_bytes) if foreign else own_room_bytes
+            return lacking if room >= PAYLOAD_SIZE_MAX else NONE
         # Of an unknown journal we cannot tell whose it is: ask if there is room; an office has use for any.
-        return (own_room_bytes if self._ledger.endpoints else room_bytes) >= PAYLOAD_SIZE_MAX
+        if (own_room_bytes if self._ledger.endpoints else room_bytes) >= PAYLOAD_SIZE_MAX:
+            return lacking
+        probed = journal_id in self._asked or journal_id in self.landing
+        if probed or claim(self._ledger, DeviceId(b""), room_bytes) < PAYLOAD_SIZE_MAX:
+            return NONE
+        return Ranges.single(lacking.pairs[0][0])
 
     def _assign(
         self, contact: Contact, journal_id: JournalId, ranges: Ranges, known: set[DeviceId], now_s: float

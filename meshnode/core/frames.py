@@ -287,14 +287,14 @@ def _want(reader: Reader) -> Want:
 
 def _bundle(reader: Reader) -> BundleFrame:
     age_s = reader.whole("age_s", 0, AGE_S_MAX)
-    return BundleFrame(
-        age_s,
-        read_bundle(
-            reader.octets("header", 1, HEADER_SIZE_MAX),
-            reader.octets("signature", SIGNATURE_SIZE),
-            reader.octets("payload", 0, PAYLOAD_SIZE_MAX),
-        ),
+    bundle = read_bundle(
+        reader.octets("header", 1, HEADER_SIZE_MAX),
+        reader.octets("signature", SIGNATURE_SIZE),
+        reader.octets("payload", 0, PAYLOAD_SIZE_MAX),
     )
+    if len(bundle.payload) != bundle.header.payload_size:  # credit is counted by the header
+        raise RemoteError("payload", "has not the size that its header says")
+    return BundleFrame(age_s, bundle)
 
 
 def _stored(reader: Reader) -> Stored:

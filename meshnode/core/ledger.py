@@ -6,6 +6,8 @@ Invariants
     on offer    = held - receipted: what a peer may still want from us
     of others   = held of journals that are neither ours nor for us: all that counts against the quota
     an own bundle that is not receipted is never dropped (`drop` refuses)
+    an own bundle is lacking only if it was here and rotted: what this store never took is no message of its, carried
+    by others though it may be, and would count as the remains of a torn submission at the next start
 
 A journal is *finished* here when we know a receipt and hold nothing on offer: all that is left to compare is whether
 both sides know the same receipt. Finished journals are summed up by one XOR of digests a bucket, kept up to date as
@@ -40,6 +42,8 @@ class Journal:
     receipt: Receipt | None = None
     #: Own bundles that are receipted: since when, so that they can be let go of some days later.
     kept: list[tuple[float, Ranges]] = field(default_factory=list)
+    #: Bundles that rotted here.
+    lost: Ranges = NONE
 
     @property
     def serial(self) -> int:
@@ -101,9 +105,13 @@ class Ledger:
         return sum(self.foreign_bytes.values())
 
     def lacking(self, journal: JournalId, offered: Ranges) -> Ranges:
-        """What of `offered` is neither held nor delivered."""
+        """What of `offered` is neither held nor delivered, and of use here."""
         known = self.journals.get(journal)
-        return offered - known.held - known.receipted if known else offered
+        if known is None:
+            return offered
+        if self.is_mine(known):
+            offered = offered & known.lost
+        return offered - known.held - known.receipted
 
     def offers(self) -> Iterator[Held]:
         """Of each journal that has something on offer: what."""
@@ -162,6 +170,7 @@ class Ledger:
         entry = journal.entries.pop(number, None)
         if entry is not None:
             journal.held -= Ranges.single(number)
+            journal.lost |= Ranges.single(number)
             if self.is_foreign(journal):
                 self._count(journal, [entry], -1)
 
@@ -217,11 +226,11 @@ class Ledger:
         return buckets
 
     def finished_in(self, buckets: set[int], listed: Iterable[JournalId]) -> Iterator[Held]:
-        """The journals that those digests sum up: nothing on offer, a receipt to compare."""
+        """The journals that those digests sum up, with what is on offer by now."""
         skip = set(listed)
         for journal in self.journals.values():
             if journal.serial and journal.id[0] in buckets and journal.id not in skip:
-                yield Held(journal.id, NONE, journal.serial)
+                yield Held(journal.id, journal.on_offer, journal.serial)
 
 
 def digest_bytes(buckets: Iterable[int]) -> tuple[bytes, ...]:

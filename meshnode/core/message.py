@@ -83,6 +83,11 @@ def check_manifest(manifest: Manifest) -> Manifest:
     """`manifest`, if it can become a message. Raises BadFileName, BadSubmission or MessageTooLarge."""
     if not 1 <= len(manifest.files) <= FILES_MAX:
         raise BadSubmission(problem=f"it has {len(manifest.files)} files; a message has 1 to {FILES_MAX}")
+    texts = [manifest.kind, manifest.reference, *(file.type for file in manifest.files)]
+    try:
+        "".join([*texts, *(text for pair in manifest.meta for text in pair)]).encode()
+    except UnicodeEncodeError:
+        raise BadSubmission(problem="it has text that is not UTF-8") from None
     seen: set[str] = set()
     for file in manifest.files:
         name = unicodedata.normalize("NFC", check_file_name(file.name)).casefold()

@@ -255,7 +255,9 @@ class NetworkChanged:
 
 @dataclass(frozen=True, slots=True)
 class SubmissionOpened:
-    """A program begins a message: `size` bytes of stream (`core.message`), then `SubmissionChunk` for each part."""
+    """A program begins a message: `size` bytes of stream (`core.message`), then `SubmissionChunk` for each part.
+
+    `submitted_ms`: what the manifest in that stream says; None for now."""
 
     submission: int
     size: int
@@ -263,6 +265,7 @@ class SubmissionOpened:
     priority: int
     label: bytes
     lifetime_s: int | None = None
+    submitted_ms: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -25,7 +25,9 @@ SendKey = tuple[bool, int, int, float, bytes, int]
 def send_key(journal: Journal, number: int, entry: Entry, *, revoked: bool) -> SendKey:
     """Sorts what is sent first to the front."""
     message_size = entry.size if entry.parts == 1 else entry.parts * PAYLOAD_SIZE_MAX
-    return revoked, entry.priority, message_size, entry.born_s, journal.id, number
+    # The age of a message is that of its first part: ages are rounded at each hop, so they differ from part to part.
+    born_s = journal.entries.get(entry.first, entry).born_s
+    return revoked, entry.priority, message_size, born_s, journal.id, number
 
 
 def heaviest_source(ledger: Ledger) -> tuple[DeviceId | None, int]:
@@ -48,16 +50,16 @@ def to_displace(ledger: Ledger, needed_bytes: int) -> Iterator[tuple[Journal, Ra
     """Bundles of the heaviest source to discard so that `needed_bytes` fit: largest messages first, newest first,
     whole messages, since a part alone is worth nothing."""
     source, _ = heaviest_source(ledger)
-    candidates: list[tuple[int, float, Journal, int, int]] = []
+    candidates: dict[tuple[bytes, int], tuple[int, float, Journal, int, int]] = {}
     for journal in ledger.journals.values():
         if journal.source == source and ledger.is_foreign(journal):
             for number, entry in journal.entries.items():
                 if number == entry.first or entry.first not in journal.entries:
                     last = entry.first + entry.parts - 1
-                    candidates.append((-entry.parts, -entry.born_s, journal, entry.first, last))
-    candidates.sort(key=lambda c: (c[0], c[1], c[2].id, c[3]))
+                    candidate = (-entry.parts, -entry.born_s, journal, entry.first, last)
+                    candidates[journal.id, entry.first] = candidate
     freed = 0
-    for _, _, journal, first, last in candidates:
+    for _, _, journal, first, last in sorted(candidates.values(), key=lambda c: (c[0], c[1], c[2].id, c[3])):
         if freed >= needed_bytes:
             return
         ranges = Ranges.span(first, last) & journal.held

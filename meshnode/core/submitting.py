@@ -112,7 +112,7 @@ class Submitting:
             first=self._last.get(journal, 0) + 1,
             parts=parts,
             lifetime_s=event.lifetime_s or document.lifetime_s,
-            created_ms=max(0, now.wall_ms),
+            created_ms=max(0, now.wall_ms if event.submitted_ms is None else event.submitted_ms),
         )
 
     def chunk(self, submission: int, chunk: bytes, now: Instant) -> tuple[tuple[Row, ...], bool]:

@@ -143,7 +143,7 @@ class Link:
                     self._wake = trio.Event()
                     await self._wake.wait()
         except _GONE:
-            pass  # the receiving half says so
+            self._closing = self._closing or "the connection broke"
         whole.cancel()
 
     async def _send_frames(self) -> None:

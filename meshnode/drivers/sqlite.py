@@ -303,7 +303,8 @@ class SqliteStore:
     def tidy(self) -> bool:
         """Give some free pages back to the disk; whether there are more. Blocks for some milliseconds."""
         with self._trouble():
-            self._writer.execute(f"PRAGMA incremental_vacuum({TIDY_PAGES})").fetchall()
+            # `execute` would step once, and give back one page: it takes a statement without columns to be over then
+            self._writer.executescript(f"PRAGMA incremental_vacuum({TIDY_PAGES})")
             if self._writer.execute("PRAGMA freelist_count").fetchone()[0]:
                 return True
             self._writer.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()

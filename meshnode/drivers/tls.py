@@ -65,7 +65,7 @@ class Tls:
         with trio.move_on_after(HANDSHAKE_S):
             try:
                 stream = await trio.open_tcp_stream(host, port)
-            except OSError as error:
+            except (OSError, UnicodeError) as error:  # the latter: no name can have such a label
                 raise NoContact(problem=_plain(error)) from None
             return await self._shake(trio.SSLStream(stream, self._client, https_compatible=True))
         raise NoContact(problem="no answer")

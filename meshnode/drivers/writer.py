@@ -59,7 +59,6 @@ class Writer:
     async def room(self) -> None:
         """Wait until the queue is short enough for more."""
         while self._queued_bytes > BACKLOG_BYTES:
-            self._room = trio.Event()
             await self._room.wait()
 
     async def run(self, answer: Callable[[Written | WriteFailed], None]) -> None:
@@ -97,6 +96,7 @@ class Writer:
                 problem = trouble
         self._queued_bytes -= size
         self._room.set()
+        self._room = trio.Event()  # a new one here, not where one waits: several may wait for the same
         self._untidy = self._untidy or any(isinstance(row, DropBundles) for row in rows)
         answer(Written(tuple(tokens)) if problem is None else WriteFailed(tuple(tokens), problem))
 

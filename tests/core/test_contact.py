@@ -1,0 +1,458 @@
+"""One contact: who is alive, what may be on its way, and in which order things are sent."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from meshnode.core.bundle import ROUTINE, URGENT, Header
+from meshnode.core.contact import Contact, first_ranges, have_frames, stored_frames
+from meshnode.core.errors import RemoteError
+from meshnode.core.frames import (
+    Cert,
+    Frame,
+    FrameReader,
+    Have,
+    Held,
+    Hello,
+    Ping,
+    Pong,
+    Want,
+    Wanted,
+    encode,
+)
+from meshnode.core.identity import DeviceId, JournalId
+from meshnode.core.intervals import NONE, Ranges
+from meshnode.core.ledger import Journal, Ledger
+from meshnode.core.limits import (
+    CREDIT_BYTES,
+    DEAD_AFTER_S,
+    FRAME_SIZE_MAX,
+    HANDSHAKE_S,
+    JOURNALS_PER_FRAME,
+    KIB,
+    NUMBER_MAX,
+    PAYLOAD_SIZE_MAX,
+    PEER_JOURNALS_MAX,
+    PING_AFTER_S,
+    RANGES_MAX,
+    SEND_AHEAD_BYTES,
+)
+from meshnode.core.ports import Effect, Entry, Send, SendBundle
+from meshnode.core.receipt import Receipt
+from tests.core.fleets import Fleet
+
+FLEET = Fleet()
+ME = FLEET.device("siti")
+SOURCE = FLEET.device("agus")
+CERTIFICATES = {FLEET.device(name): FLEET.certificate(name) for name in ("siti", "agus", "wati")}
+HELLO = Hello("wati", ("officer",), 7766, 1, 0, False, 0)
+J = JournalId(b"j" * 16)
+PLENTY = 1 << 40
+
+
+def contact(now_s: float = 0.0, *, greeted: bool = True) -> Contact:
+    """A contact that opened at `now_s`."""
+    made = Contact(1, FLEET.certificate("wati"), "10.0.0.1:7766", now_s, dialled=True)
+    if greeted:
+        made.hello = HELLO
+    return made
+
+
+def frame(effect: Effect | None) -> Frame:
+    """What a Send says."""
+    assert isinstance(effect, Send)
+    (said,) = FrameReader().feed(effect.data)
+    return said
+
+
+# --- liveness ---------------------------------------------------------------------------------------------------
+
+
+def test_nothing_but_hello_comes_first() -> None:
+    for early in (Ping(), Have(True, ())):
+        with pytest.raises(RemoteError, match="before HELLO"):
+            list(contact(greeted=False).feed(encode(early) + encode(HELLO), 0.0))
+    assert list(contact(greeted=False).feed(encode(HELLO), 0.0)) == [HELLO]
+
+
+def test_a_peer_that_says_no_hello_is_not_waited_for() -> None:
+    silent = contact(100.0, greeted=False)
+    list(silent.feed(b"\0", 100.0 + HANDSHAKE_S))  # bytes are no HELLO
+    assert silent.check_alive(100.0 + HANDSHAKE_S) is None
+    assert silent.check_alive(100.1 + HANDSHAKE_S) == "said no HELLO"
+
+
+def test_silence_is_death_and_any_byte_is_life() -> None:
+    peer = contact(100.0)
+    assert peer.check_alive(100.0 + DEAD_AFTER_S) is None
+    assert peer.check_alive(100.1 + DEAD_AFTER_S) == "silent"
+    list(peer.feed(b"\0", 114.0))  # the beginning of a frame that takes its time
+    assert peer.check_alive(114.0 + DEAD_AFTER_S) is None
+    assert peer.check_alive(114.1 + DEAD_AFTER_S) == "silent"
+
+
+def test_a_ping_after_own_silence_only() -> None:
+    peer = contact(100.0)
+    assert not peer.ping_due(99.9 + PING_AFTER_S)
+    assert peer.ping_due(100.0 + PING_AFTER_S)
+    list(peer.feed(encode(Ping()), 105.0))
+    assert peer.ping_due(105.0), "that the peer talks does not mean that it hears us"
+    assert frame(peer.ping(105.0)) == Ping()
+    assert not peer.ping_due(104.9 + PING_AFTER_S)
+    peer.say(Pong(), 109.0)
+    assert not peer.ping_due(113.9)
+    assert peer.ping_due(114.0)
+
+
+def test_a_ping_is_said_well_before_the_peer_gives_up() -> None:
+    assert 2 * PING_AFTER_S < DEAD_AFTER_S
+
+
+# --- receiving: credit ------------------------------------------------------------------------------------------
+
+
+def wanting(peer: Contact, numbers: Ranges | None = None) -> list[Wanted]:
+    """Ask for these, or for the first thousand."""
+    numbers = numbers or Ranges.span(1, 1000)
+    peer.wanting[J] = numbers
+    return [Wanted(J, numbers, NONE, False)]
+
+
+def test_the_first_want_grants_credit_for_as_much_as_there_is_room() -> None:
+    for room, granted in ((PLENTY, CREDIT_BYTES), (5000, 5000), (0, 0), (-1, 0)):
+        said = frame(contact().want(wanting(contact()), room, 0.0))
+        assert said == Want(granted, (Wanted(J, Ranges.span(1, 1000), NONE, False),))
+
+
+def test_more_than_was_granted_is_the_peers_fault() -> None:
+    peer = contact()
+    peer.want(wanting(peer), 5000, 0.0)
+    peer.arrived(J, 1, 3000, 0.0)
+    peer.arrived(J, 2, 2000, 0.0)
+    with pytest.raises(RemoteError, match="BUNDLE came without credit"):
+        peer.arrived(J, 3, 1, 0.0)
+
+
+def test_a_bundle_without_any_want_is_the_peers_fault() -> None:
+    with pytest.raises(RemoteError, match="BUNDLE came without credit"):
+        contact().arrived(J, 1, 1136, 0.0)
+
+
+def test_nothing_is_said_that_is_not_new() -> None:
+    peer = contact()
+    assert peer.want([], PLENTY, 0.0) is None, "nothing is wanted"
+    assert peer.want(wanting(peer), PLENTY, 0.0) is not None
+    assert peer.want([], PLENTY, 0.0) is None, "no new credit"
+    peer.arrived(J, 1, 2000, 0.0)
+    peer.settled_bytes += 2000
+    assert peer.want([], PLENTY, 0.0) is None, "hardly any"
+
+
+sizes = st.sampled_from([1136, 2000, 100 * KIB, PAYLOAD_SIZE_MAX])
+
+
+@given(st.lists(st.tuples(sizes, st.integers(0, 3)), max_size=80), st.sampled_from([0, 700 * KIB, PLENTY]))
+@settings(max_examples=60)
+def test_a_sender_that_obeys_is_never_stuck_and_never_too_much_is_on_its_way(
+    arrivals: list[tuple[int, int]], room: int
+) -> None:
+    """Bundles come as far as credit goes, and are settled some later; each asks anew."""
+    peer = contact()
+    peer.want(wanting(peer), room or PLENTY, 0.0)
+    credit = peer._credit_told
+    unsettled: list[int] = []
+    for number, (size, settle) in enumerate(arrivals, 1):
+        if peer.received_bytes + size <= credit:
+            peer.arrived(J, number, size, 0.0)
+            unsettled.append(size)
+        for _ in range(min(settle, len(unsettled))):
+            peer.settled_bytes += unsettled.pop(0)
+        if said := peer.want([], room or PLENTY, 0.0):
+            want = frame(said)
+            assert isinstance(want, Want)
+            assert want.credit > credit
+            credit = want.credit
+        assert credit - peer.settled_bytes <= CREDIT_BYTES
+    peer.settled_bytes += sum(unsettled)
+    said = peer.want([], PLENTY, 0.0)
+    if said is not None:
+        credit = frame(said).credit  # type: ignore[union-attr]
+    assert credit - peer.received_bytes >= PAYLOAD_SIZE_MAX, "the next bundle may come"
+
+
+def test_credit_waits_for_room() -> None:
+    peer = contact()
+    peer.want(wanting(peer), PAYLOAD_SIZE_MAX, 0.0)
+    peer.arrived(J, 1, PAYLOAD_SIZE_MAX, 0.0)
+    peer.settled_bytes += PAYLOAD_SIZE_MAX
+    assert peer.want([], 0, 0.0) is None
+    assert frame(peer.want([], 1000, 0.0)) == Want(PAYLOAD_SIZE_MAX + 1000, ())
+
+
+def test_what_is_owed_shrinks_with_each_arrival() -> None:
+    peer = contact()
+    peer.want(wanting(peer, Ranges.of([1, 2, 4])), PLENTY, 0.0)
+    peer.arrived(J, 2, 2000, 7.0)
+    assert peer.wanting == {J: Ranges.of([1, 4])}
+    assert peer.wanting_since_s == 7.0
+    for number in (4, 1):
+        peer.arrived(J, number, 2000, 8.0)
+    assert peer.wanting == {}
+
+
+def test_offers_replace_and_add_and_are_bounded() -> None:
+    peer = contact()
+    peer.note_offer(Held(J, Ranges.span(1, 9), 0))
+    peer.note_stored(J, Ranges.span(12, 13))
+    assert peer.offers == {J: Ranges([(1, 9), (12, 13)])}
+    peer.note_offer(Held(J, Ranges.single(5), 0))
+    assert peer.offers == {J: Ranges.single(5)}
+    peer.note_offer(Held(J, NONE, 0))
+    peer.note_stored(J, NONE)
+    assert peer.offers == {}
+    for number in range(PEER_JOURNALS_MAX):
+        peer.note_stored(JournalId(number.to_bytes(16, "big")), Ranges.single(1))
+    with pytest.raises(RemoteError, match="lists more than"):
+        peer.note_stored(J, Ranges.single(1))
+
+
+# --- sending ----------------------------------------------------------------------------------------------------
+
+
+def carrying(*messages: tuple[int, int, int], source: DeviceId = SOURCE) -> tuple[Ledger, Journal]:
+    """A ledger with messages of (size, priority, parts), numbered from 1 on."""
+    ledger = Ledger(ME)
+    header = Header(source, b"o" * 16, b"k" * 8, b"e" * 8, 1, 1, 1, 1, 0, 60, None, 2000, b"h" * 32)
+    journal = ledger.open(header, header.journal)
+    first = 1
+    for size, priority, parts in messages:
+        ledger.add(journal, {first + n: Entry(size, priority, first, parts, 0.0, 60) for n in range(parts)})
+        first += parts
+    return ledger, journal
+
+
+def ask(
+    peer: Contact, ledger: Ledger, numbers: Iterable[int], credit: int = CREDIT_BYTES, *, known: bool = True
+) -> None:
+    """The peer wants these of the only journal."""
+    (journal_id,) = ledger.journals
+    want = Want(credit, (Wanted(journal_id, Ranges.of(numbers), NONE, known),))
+    peer.note_want(want, ledger, frozenset())
+
+
+def pump(peer: Contact, ledger: Ledger, now_s: float = 0.0) -> list[int]:
+    """The numbers that are handed to the link now."""
+    effects = list(peer.pump(ledger, CERTIFICATES, now_s))
+    return [effect.number for effect in effects if isinstance(effect, SendBundle)]
+
+
+def drain(peer: Contact, ledger: Ledger) -> list[int]:
+    """The numbers that are sent when the link sends as fast as it gets them."""
+    sent: list[int] = []
+    while numbers := pump(peer, ledger):
+        (journal,) = ledger.journals.values()
+        for number in numbers:
+            peer.note_sent(journal.entries[number].size)
+        sent += numbers
+    return sent
+
+
+def test_sent_by_priority_and_size_whatever_order_they_were_asked_in() -> None:
+    ledger, _ = carrying((PAYLOAD_SIZE_MAX, ROUTINE, 2), (9000, ROUTINE, 1), (3000, ROUTINE, 1), (9000, URGENT, 1))
+    peer = contact()
+    ask(peer, ledger, [1, 2, 3])
+    ask(peer, ledger, [5, 4])
+    assert drain(peer, ledger) == [5, 4, 3, 1, 2]
+
+
+def test_what_is_urgent_overtakes_what_is_queued_but_not_what_the_link_has() -> None:
+    ledger, journal = carrying((PAYLOAD_SIZE_MAX, ROUTINE, 12))
+    peer = contact()
+    ask(peer, ledger, range(1, 13))
+    ahead = pump(peer, ledger)
+    assert ahead == [1, 2, 3, 4], "no more than SEND_AHEAD_BYTES"
+    assert sum(journal.entries[n].size for n in ahead) == SEND_AHEAD_BYTES
+    ledger.add(journal, {13: Entry(2000, URGENT, 13, 1, 0.0, 60)})
+    ask(peer, ledger, [13])
+    assert pump(peer, ledger) == []
+    peer.note_sent(PAYLOAD_SIZE_MAX)
+    assert pump(peer, ledger) == [13, 5]
+
+
+@given(
+    st.lists(st.tuples(sizes, st.integers(0, 1), st.just(1)), min_size=1, max_size=30),
+    st.lists(st.integers(0, 3 * PAYLOAD_SIZE_MAX), max_size=10),
+)
+def test_never_more_than_the_credit(messages: list[tuple[int, int, int]], grants: list[int]) -> None:
+    ledger, journal = carrying(*messages)
+    peer = contact()
+    credit = sent = 0
+    for grant in grants:
+        credit += grant
+        ask(peer, ledger, [] if sent else list(journal.held), credit)
+        for number in drain(peer, ledger):
+            sent += journal.entries[number].size
+        assert sent <= credit
+    ask(peer, ledger, [] if grants else list(journal.held), credit + len(messages) * PAYLOAD_SIZE_MAX)
+    drain(peer, ledger)
+    assert pump(peer, ledger) == []
+
+
+def test_credit_is_never_taken_back() -> None:
+    ledger, _ = carrying((2000, ROUTINE, 1), (2000, ROUTINE, 1))
+    peer = contact()
+    ask(peer, ledger, [1, 2], 4000)
+    ask(peer, ledger, [], 2000)
+    assert drain(peer, ledger) == [1, 2]
+
+
+def test_what_is_no_longer_wanted_is_not_sent() -> None:
+    ledger, journal = carrying(*[(2000, ROUTINE, 1)] * 6)
+    peer = contact()
+    ask(peer, ledger, range(1, 7), 0)
+    peer.note_want(Want(0, (Wanted(journal.id, NONE, Ranges.of([2, 5]), True),)), ledger, frozenset())
+    peer.note_want(Want(PLENTY, (Wanted(journal.id, Ranges.single(5), NONE, True),)), ledger, frozenset())
+    assert drain(peer, ledger) == [1, 3, 4, 5, 6]
+    assert peer._queue == []
+
+
+def test_what_is_not_here_any_more_or_delivered_is_not_sent() -> None:
+    ledger, journal = carrying(*[(2000, ROUTINE, 1)] * 4, source=ME)
+    peer = contact()
+    ask(peer, ledger, [1, 2, 3, 4, 99], 0)
+    ledger.forget_rotten(journal, 2)
+    ledger.apply(Receipt(FLEET.endpoint, journal.id, 1, Ranges.single(3), 0, b"", b""), 0.0)
+    assert journal.held == Ranges.of([1, 3, 4])
+    ask(peer, ledger, [], PLENTY)
+    assert drain(peer, ledger) == [1, 4]
+
+
+def test_of_unknown_journals_nothing_is_sent() -> None:
+    ledger, journal = carrying((2000, ROUTINE, 1))
+    ledger.apply(Receipt(FLEET.endpoint, J, 1, NONE, 0, b"", b""), 0.0)
+    peer = contact()
+    rows = tuple(Wanted(j, Ranges.span(1, 9), NONE, True) for j in (J, JournalId(b"x" * 16), journal.id))
+    peer.note_want(Want(PLENTY, rows), ledger, frozenset())
+    (effect,) = peer.pump(ledger, CERTIFICATES, 0.0)
+    assert isinstance(effect, SendBundle)
+    assert (effect.journal, effect.number) == (journal.id, 1)
+
+
+def test_asked_twice_sent_once_and_asked_again_sent_again() -> None:
+    ledger, _ = carrying((2000, ROUTINE, 1), (2000, ROUTINE, 1))
+    peer = contact()
+    ask(peer, ledger, [1, 2])
+    ask(peer, ledger, [1, 2])
+    assert drain(peer, ledger) == [1, 2]
+    ask(peer, ledger, [2])
+    assert drain(peer, ledger) == [2]
+
+
+def test_the_certificate_of_a_source_comes_before_its_first_bundle() -> None:
+    ledger, journal = carrying((2000, ROUTINE, 1), (2000, ROUTINE, 1))
+    peer = contact()
+    ask(peer, ledger, [1, 2], known=False)
+    effects = list(peer.pump(ledger, CERTIFICATES, 0.0))
+    assert frame(effects[0]) == Cert(CERTIFICATES[SOURCE].der)
+    assert [effect.number for effect in effects[1:] if isinstance(effect, SendBundle)] == [1, 2]
+    assert journal.source == SOURCE
+
+
+def test_no_certificate_for_whom_the_peer_knows() -> None:
+    ledger, _ = carrying((2000, ROUTINE, 1))
+    peer = contact()
+    ask(peer, ledger, [1], known=True)
+    assert [type(effect) for effect in peer.pump(ledger, CERTIFICATES, 0.0)] == [SendBundle]
+
+
+def test_age_is_the_time_since_birth() -> None:
+    ledger, _ = carrying((2000, ROUTINE, 1))
+    for now_s, age_s in ((0.0, 0), (12.9, 12), (-5.0, 0)):
+        peer = contact()
+        ask(peer, ledger, [1])
+        (effect,) = peer.pump(ledger, CERTIFICATES, now_s)
+        assert isinstance(effect, SendBundle)
+        assert effect.age_s == age_s
+
+
+def test_what_could_not_be_sent_costs_no_credit() -> None:
+    """The receiver never sees it, so its count and ours would drift apart until nothing moves."""
+    ledger, journal = carrying(*[(PAYLOAD_SIZE_MAX, ROUTINE, 1)] * 40)
+    peer = contact()
+    ask(peer, ledger, range(1, 41), 2 * PAYLOAD_SIZE_MAX)
+    sent = 0
+    for _ in range(40):
+        for _ in pump(peer, ledger):
+            peer.note_unsent(PAYLOAD_SIZE_MAX)
+            sent += 1
+    assert sent == 40
+    ask(peer, ledger, list(journal.held), 2 * PAYLOAD_SIZE_MAX)
+    assert pump(peer, ledger) == [1, 2]
+
+
+def test_wanting_and_dropping_for_ever_costs_no_memory() -> None:
+    ledger, journal = carrying(*[(2000, ROUTINE, 1)] * 100)
+    peer = contact()
+    everything = Ranges.span(1, NUMBER_MAX)
+    for _ in range(50):
+        for row in (Wanted(journal.id, everything, NONE, True), Wanted(journal.id, NONE, everything, True)):
+            peer.note_want(Want(0, (row,)), ledger, frozenset())
+    assert len(peer._queue) <= 400
+    ask(peer, ledger, [7, 3], PLENTY)
+    assert drain(peer, ledger) == [3, 7]
+
+
+# --- frames of several journals ---------------------------------------------------------------------------------
+
+
+def gappy(pairs: int, width: int = 2**35) -> Ranges:
+    """As many ranges, with numbers that take as many bytes as numbers can."""
+    return Ranges((NUMBER_MAX - 2 * at, NUMBER_MAX - 2 * at) for at in range(pairs))
+
+
+def journal_ids(count: int) -> list[JournalId]:
+    """As many ids."""
+    return [JournalId(number.to_bytes(16, "big")) for number in range(count)]
+
+
+@given(st.lists(st.sampled_from([0, 1, 2, 500, RANGES_MAX - 1, RANGES_MAX, RANGES_MAX + 5]), max_size=8), st.booleans())
+@settings(max_examples=30, deadline=None)
+def test_have_frames_name_every_journal_and_fit(pairs: list[int], whole: bool) -> None:
+    rows = [Held(j, gappy(n), 2**62) for j, n in zip(journal_ids(len(pairs)), pairs, strict=True)]
+    frames = list(have_frames(rows, whole=whole))
+    assert all(len(encode(said)) <= 4 + FRAME_SIZE_MAX for said in frames)
+    said = [held for have in frames for held in have.journals]
+    assert said == [Held(held.journal, first_ranges(held.ranges), held.serial) for held in rows]
+    assert [have.whole for have in frames[:-1]] == [False] * (len(frames) - 1)
+    assert bool(frames) == (whole or bool(rows))
+    assert not frames or frames[-1].whole == whole
+
+
+def test_have_frames_of_many_journals() -> None:
+    rows = [Held(j, Ranges.span(1, 9), 1 << 16) for j in journal_ids(2 * JOURNALS_PER_FRAME + 1)]
+    frames = list(have_frames(rows, whole=True))
+    assert [len(have.journals) for have in frames] == [JOURNALS_PER_FRAME, JOURNALS_PER_FRAME, 1]
+    assert [have.whole for have in frames] == [False, False, True]
+    assert list(FrameReader().feed(b"".join(encode(have) for have in frames))) == frames
+
+
+@given(st.lists(st.sampled_from([1, 2, RANGES_MAX, 2 * RANGES_MAX + 5]), max_size=12))
+@settings(max_examples=20, deadline=None)
+def test_stored_frames_say_everything_and_fit(pairs: list[int]) -> None:
+    rows = [(j, gappy(n)) for j, n in zip(journal_ids(len(pairs)), pairs, strict=True)]
+    frames = list(stored_frames(rows))
+    said: dict[JournalId, Ranges] = {}
+    assert list(FrameReader().feed(b"".join(encode(stored) for stored in frames))) == frames
+    for stored in frames:
+        for journal, ranges in stored.journals:
+            said[journal] = said.get(journal, NONE) | ranges
+    assert said == dict(rows)
+
+
+def test_first_ranges() -> None:
+    assert first_ranges(gappy(5)) == gappy(5)
+    assert first_ranges(gappy(RANGES_MAX + 1)).pairs == gappy(RANGES_MAX + 1).pairs[:RANGES_MAX]
