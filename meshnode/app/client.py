@@ -8,8 +8,9 @@ import json
 from collections.abc import Iterable
 from typing import Any, Final
 
+from meshnode.app.config import Address, parse_address
 from meshnode.app.home import Home
-from meshnode.core.errors import MeshnodeError, NotAnswering, NotRunning
+from meshnode.core.errors import BadAddress, MeshnodeError, NotAnswering, NotRunning
 
 #: The daemon answers at once, but for a large message that it writes to a slow disk.
 TIMEOUT_S: Final = 120.0
@@ -35,8 +36,7 @@ class Client:
         Raises NoNode or NotJoined: there can be no daemon; NotRunning, NotAnswering; DaemonRefused: it said no.
         """
         address, token = self._door()
-        host, _, port = address.rpartition(":")
-        connection = http.client.HTTPConnection(host.strip("[]"), int(port), timeout=TIMEOUT_S)
+        connection = http.client.HTTPConnection(address.host, address.port, timeout=TIMEOUT_S)
         length = len(body) if isinstance(body, bytes) else size
         headers = {"Authorization": f"Bearer {token}", "Content-Length": str(length)}
         try:
@@ -50,22 +50,31 @@ class Client:
             response = connection.getresponse()
             answer = json.loads(response.read())
         except (OSError, http.client.HTTPException, ValueError) as error:
-            problem = str(error) or type(error).__name__
-            raise NotAnswering(home=self._home.path, problem=problem) from None
+            raise self._not_answering(str(error) or type(error).__name__) from None
         finally:
             connection.close()
+        if response.status == http.HTTPStatus.UNAUTHORIZED:
+            # The token is this daemon's own, so this is not the daemon: its address was taken over after a power cut.
+            raise self._not_answering("another program answers at its address")
         if response.status >= 400:
-            raise DaemonRefused(str(answer.get("error")), int(answer.get("exit_code", 1)))
+            if not isinstance(answer, dict) or "error" not in answer:
+                raise self._not_answering(f"HTTP status {response.status}")
+            raise DaemonRefused(str(answer["error"]), int(answer.get("exit_code", 1)))
         return answer
 
-    def _door(self) -> tuple[str, str]:
+    def _door(self) -> tuple[Address, str]:
         try:
             door = json.loads(self._home.control_path.read_bytes())
-            return str(door["address"]), str(door["token"])
-        except (FileNotFoundError, NotADirectoryError):
+            return parse_address(door["address"]), str(door["token"])
+        except (FileNotFoundError, NotADirectoryError, PermissionError):
             raise self._absent() from None
-        except (OSError, ValueError, KeyError) as error:
-            raise NotAnswering(home=self._home.path, problem=f"control.json: {error}") from None
+        except OSError as error:
+            raise self._not_answering(f"control.json: {error.strerror}") from None
+        except (ValueError, LookupError, TypeError, AttributeError, BadAddress):
+            raise self._not_answering("control.json is damaged") from None
+
+    def _not_answering(self, problem: str) -> NotAnswering:
+        return NotAnswering(home=self._home.path, problem=" ".join(problem.split()))
 
     def _absent(self) -> MeshnodeError:
         """Why no daemon answers: perhaps there can be none."""

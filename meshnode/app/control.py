@@ -29,7 +29,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from meshnode.app import report
 from meshnode.core.bundle import PRIORITIES
-from meshnode.core.errors import BadFleetDocument, BadSubmission, MeshnodeError, RemoteError
+from meshnode.core.errors import BadFleetDocument, BadSubmission, FileTrouble, MeshnodeError, RemoteError
 from meshnode.core.fleet import read_document_file
 from meshnode.core.limits import DOCUMENT_SIZE_MAX, KIB, MANIFEST_SIZE_MAX
 from meshnode.core.message import File, Manifest, check_manifest
@@ -93,7 +93,10 @@ def make_app(daemon: Daemon, token: str) -> ASGIApp:
             document = read_document_file(bytes(data), daemon.node.state.identity.authority)
         except RemoteError as problem:
             return _refusal(str(BadFleetDocument(path="what was given", problem=problem)), 400)
-        adopted = daemon.adopt(document)
+        try:
+            adopted = daemon.adopt(document)
+        except FileTrouble as problem:
+            return _refusal(str(problem), 507, problem.exit_code)
         return JSONResponse({"version": daemon.node.state.document.version, "adopted": adopted})
 
     app = Starlette(
@@ -147,7 +150,7 @@ async def _read_manifest(body: AsyncIterator[bytes]) -> tuple[Manifest, int, byt
                 raise BadSubmission(problem="its description is too long")
     try:
         described = json.loads(held[_LENGTH_SIZE:size])
-    except ValueError:
+    except (ValueError, RecursionError):
         raise BadSubmission(problem="its description is not JSON") from None
     manifest, priority = _manifest(described)
     return check_manifest(manifest), priority, bytes(held[size:])
@@ -166,7 +169,7 @@ def _manifest(described: Any) -> tuple[Manifest, int]:
     files = described.get("files")
     if not isinstance(meta, dict) or not all(isinstance(value, str) for value in meta.values()):
         raise BadSubmission(problem="its meta is not an object of texts")
-    if priority not in PRIORITIES:
+    if not isinstance(priority, str) or priority not in PRIORITIES:
         raise BadSubmission(problem=f"its priority is none of {', '.join(PRIORITIES)}")
     if not isinstance(files, list):
         raise BadSubmission(problem="its files are not a list")

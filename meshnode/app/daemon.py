@@ -25,7 +25,7 @@ from meshnode.app.home import Home, Membership
 from meshnode.app.submissions import Submissions
 from meshnode.core.bundle import EPOCH_SIZE
 from meshnode.core.dialing import GATEWAY, SIGHTED
-from meshnode.core.errors import MeshnodeError
+from meshnode.core.errors import FileTrouble, MeshnodeError
 from meshnode.core.fleet import FleetDocument
 from meshnode.core.identity import Certificate, DeviceId, JournalId
 from meshnode.core.intervals import Ranges
@@ -109,6 +109,8 @@ class Daemon:
         self._handshakes = 0
         self._grumbled: dict[str, float] = {}
         self._space_s = float("-inf")
+        self._kept_version = membership.document.version
+        self._document_problem: FileTrouble | None = None
         self._retick = trio.Event()
         snapshot = store.load()
         self._clock_base_s = snapshot.clock_s - trio.current_time()
@@ -203,7 +205,7 @@ class Daemon:
                 case Accepted() | Refused():
                     self.submissions.answer(effect)
                 case Adopt(document):
-                    self.home.save_document(document)
+                    self._keep(document)
                 case Arrived(journal):
                     if self._desk is not None:
                         self._desk.wake(journal)
@@ -217,10 +219,27 @@ class Daemon:
             self._nursery.start_soon(task, *args)
 
     def adopt(self, document: FleetDocument) -> bool:
-        """Follow a verified fleet document that came by hand; whether it is newer."""
+        """Follow a verified fleet document that came by hand; whether it is newer. Raises FileTrouble if it cannot be
+        kept: it is followed all the same, until this daemon ends."""
         before = self.node.state.document.version
         self.dispatch(DocumentGiven(document))
+        self._keep(self.node.state.document)
+        if self._document_problem is not None:
+            raise self._document_problem
         return self.node.state.document.version > before
+
+    def _keep(self, document: FleetDocument) -> None:
+        """Keep the newest document. What a full disk does not take is tried again with each look at the space."""
+        if document.version == self._kept_version:
+            return
+        try:
+            self.home.save_document(document)
+        except FileTrouble as problem:
+            self._document_problem = problem
+            self.grumble(str(problem))
+        else:
+            self._document_problem = None
+            self._kept_version = document.version
 
     def status(self) -> dict[str, Any]:
         """`meshnode status --json`."""
@@ -250,7 +269,8 @@ class Daemon:
     def _on_network_change(self) -> None:
         own = set(_own_addresses())
         for number, local in list(self._locals.items()):
-            if own and not ipaddress.ip_address(local).is_loopback and local not in own:
+            address = ipaddress.ip_address(local)
+            if own and address.version == 4 and not address.is_loopback and local not in own:
                 # It would take the peer's silence to notice, and the address may be another's by now.
                 self._links[number].close("this device has another address now")
         self.dispatch(NetworkChanged())
@@ -274,6 +294,7 @@ class Daemon:
         _, reusable = self._store.sizes()
         self._do(self.node.handle(Space(disk.free + reusable, floor), self.now()))
         self._space_s = trio.current_time()
+        self._keep(self.node.state.document)
 
     def grumble(self, text: str) -> None:
         """Log a trouble that strangers can cause, once a minute."""
@@ -289,8 +310,10 @@ class Daemon:
 
     async def run(self, listeners: list[trio.SocketListener], *services: Service) -> None:
         """Serve until cancelled, `services` too; then write what is still to be written."""
+        # What cancels all the others does not reach the writer, so that their last words are written too.
+        until_last_word = trio.CancelScope(shield=True)
         async with trio.open_nursery() as writing:
-            writing.start_soon(self._writer.run, self.dispatch)
+            writing.start_soon(self._write, until_last_word)
             try:
                 async with trio.open_nursery() as nursery:
                     self._nursery = nursery
@@ -301,7 +324,11 @@ class Daemon:
             finally:
                 self._nursery = None
                 self.dispatch(Tick())
-                writing.cancel_scope.cancel()
+                until_last_word.cancel()
+
+    async def _write(self, scope: trio.CancelScope) -> None:
+        with scope:
+            await self._writer.run(self.dispatch)
 
     async def _start_all(self, nursery: trio.Nursery) -> None:
         self._look_at_space()
@@ -328,7 +355,10 @@ class Daemon:
             if self._handshakes >= HANDSHAKES_MAX:
                 self.grumble("too many connections at once, some were turned away")
                 return
-            host, port = stream.socket.getpeername()[:2]
+            try:
+                host, port = stream.socket.getpeername()[:2]
+            except OSError:
+                return  # it has hung up before we looked
             self._handshakes += 1
             try:
                 tls, certificate = await self._tls.accept(stream)

@@ -31,7 +31,8 @@ def listen(address: Address, purpose: str, key: str) -> socket.socket:
     try:
         server = socket.create_server((address.host, address.port), family=family, backlog=_BACKLOG)
     except OSError as error:
-        problem = (error.strerror or str(error)).lower()
+        # what the standard library adds in brackets, the sentence says itself
+        problem = (error.strerror or str(error)).partition(" (while")[0].lower()
         raise PortTaken(purpose=purpose, address=address, problem=problem, key=key) from None
     server.setblocking(False)
     return server

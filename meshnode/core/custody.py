@@ -7,7 +7,7 @@ discarded something; what it said last counts.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from dataclasses import dataclass
 
 from meshnode.core.identity import DeviceId, JournalId
@@ -50,6 +50,12 @@ class Custody:
         if holders.get(peer, NONE) != ranges:
             holders[peer] = ranges
             self._unsaved.add((journal_id, peer))
+
+    def whole(self, peer: DeviceId, journals: Container[JournalId]) -> None:
+        """`peer` holds bundles of just these journals: nothing of the others, whatever it said once."""
+        for journal_id, holders in self._holders.items():
+            if peer in holders and journal_id not in journals:
+                self.note(journal_id, peer, NONE)
 
     def unsaved(self) -> Iterator[PutCustody]:
         """What has changed since this was last asked."""

@@ -15,7 +15,13 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from meshnode.core.identity import DeviceId
-from meshnode.core.limits import BACKOFF_FIRST_S, BACKOFF_MAX_S, POLITE_S, REMEMBERED_MAX
+from meshnode.core.limits import (
+    BACKOFF_FIRST_S,
+    BACKOFF_MAX_S,
+    BACKOFF_REMEMBERED_MAX_S,
+    POLITE_S,
+    REMEMBERED_MAX,
+)
 
 CONFIGURED = "configured"
 OFFICE = "office"
@@ -120,7 +126,8 @@ class Dialing:
         if address is None:
             return
         address.busy = False
-        delay_s = min(BACKOFF_MAX_S, BACKOFF_FIRST_S * 2 ** min(address.failures, 16))
+        longest_s = BACKOFF_REMEMBERED_MAX_S if address.sources <= {REMEMBERED} else BACKOFF_MAX_S
+        delay_s = min(longest_s, BACKOFF_FIRST_S * 2 ** min(address.failures, 16))
         address.next_s = now_s + delay_s * (0.75 + 0.5 * self._jitter(address))
         address.failures += 1
         given_up = address.failures > _SIGHTING_FAILURES_MAX and not address.sources & _LASTING

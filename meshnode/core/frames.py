@@ -292,8 +292,6 @@ def _bundle(reader: Reader) -> BundleFrame:
         reader.octets("signature", SIGNATURE_SIZE),
         reader.octets("payload", 0, PAYLOAD_SIZE_MAX),
     )
-    if len(bundle.payload) != bundle.header.payload_size:  # credit is counted by the header
-        raise RemoteError("payload", "has not the size that its header says")
     return BundleFrame(age_s, bundle)
 
 

@@ -9,7 +9,9 @@ Receipts and fleet documents carry their own proof, so it does not matter who br
 
 from __future__ import annotations
 
-from meshnode.core.contact import Contact, have_frames
+from collections.abc import Iterable
+
+from meshnode.core.contact import Contact, first_ranges, have_frames
 from meshnode.core.dialing import OFFICE
 from meshnode.core.errors import RemoteError
 from meshnode.core.fleet import FleetDocument
@@ -17,7 +19,7 @@ from meshnode.core.frames import Finished, Fleet, Have, Held, ReceiptFrame, Stor
 from meshnode.core.identity import Certificate, JournalId
 from meshnode.core.intervals import NONE, Ranges
 from meshnode.core.ledger import Journal, digest_bytes, digest_total
-from meshnode.core.ports import Adopt, DropBundles, PutCertificate, PutReceipt, Row
+from meshnode.core.ports import Adopt, DropBundles, PutReceipt, Row
 from meshnode.core.receipt import Receipt, issue_receipt, next_serial
 from meshnode.core.state import Pending, State
 
@@ -27,6 +29,9 @@ class Knowing:
 
     def __init__(self, state: State) -> None:
         self._state = state
+        #: Journals whose newest receipt is on its way to the disk, and those where that failed.
+        self._unwritten: set[JournalId] = set()
+        self._failed: set[JournalId] = set()
 
     # --- holdings -----------------------------------------------------------------------------------------------
 
@@ -70,6 +75,7 @@ class Knowing:
             state.say(contact, answer)
         if frame.whole and not contact.whole:
             contact.whole = True
+            state.custody.whole(contact.device, contact.offers)
             for journal_id in sorted(contact.listed):
                 self.push_receipt(contact, journal_id)
             total = digest_total(state.ledger.digest_buckets(contact.listed))
@@ -94,22 +100,23 @@ class Knowing:
         state = self._state
         for journal_id, ranges in frame.journals:
             contact.note_stored(journal_id, ranges)
-            state.custody.note(journal_id, contact.device, contact.offers[journal_id])
+            state.custody.note(journal_id, contact.device, contact.offers.get(journal_id, NONE))
         state.to_ask.add(contact.number)
 
     def certificate(self, certificate: Certificate) -> None:
-        """Keep a source's certificate."""
+        """Remember a source's certificate; it is kept with the first of its bundles."""
         state = self._state
         if certificate.device not in state.certificates:
             state.certificates[certificate.device] = certificate
-            state.write((PutCertificate(certificate),))
+            state.unsaved_certificates.add(certificate.device)
 
     # --- receipts -----------------------------------------------------------------------------------------------
 
     def push_receipt(self, contact: Contact, journal_id: JournalId) -> None:
-        """Send the newest receipt of a journal to a peer that lacks it."""
+        """Send the newest receipt of a journal to a peer that lacks it, unless it is not durable yet: then all are told
+        when it is."""
         journal = self._state.ledger.journals.get(journal_id)
-        if journal is None or journal.receipt is None:
+        if journal is None or journal.receipt is None or journal_id in self._unwritten:
             return
         if contact.serials.get(journal_id, 0) < journal.serial:
             contact.serials[journal_id] = journal.serial
@@ -147,7 +154,10 @@ class Knowing:
             return
         serial = next_serial(journal.serial, state.identity.device)
         wall_ms = max(0, state.now.wall_ms)
-        signed = journal.receipted | ranges
+        # What is beyond so many gaps is signed for when they have closed; only a source that leaves them waits.
+        signed = first_ranges(journal.receipted | ranges)
+        if journal.receipt is not None and signed <= journal.receipt.ranges:
+            return
         self._apply(issue_receipt(office.key, office.endpoint, journal_id, serial, signed, wall_ms))
 
     def _apply(self, receipt: Receipt) -> None:
@@ -160,10 +170,37 @@ class Knowing:
         rows: list[Row] = []
         if journal.receipt is receipt:
             rows.append(PutReceipt(receipt, state.now.s))
+            self._unwritten.add(journal.id)
+        for contact in state.contacts.values():
+            if state.fetching.delivered(contact, journal.id):
+                state.to_ask.add(contact.number)
         if droppable:
             rows.append(DropBundles(journal.id, state.ledger.drop(journal, droppable)))
             state.room_grew()
         state.write(tuple(rows), Pending(receipts=[receipt]))
+
+    def written(self, receipts: Iterable[Receipt]) -> None:
+        """These are durable: pass them on."""
+        state = self._state
+        for receipt in receipts:
+            journal = state.ledger.journals[receipt.journal]
+            if journal.receipt is receipt:
+                self._unwritten.discard(journal.id)
+            for contact in state.greeted:
+                self.push_receipt(contact, journal.id)
+
+    def failed(self, receipts: Iterable[Receipt]) -> None:
+        """The disk did not take these: try again later (`tick`)."""
+        self._failed.update(receipt.journal for receipt in receipts)
+
+    def tick(self) -> None:
+        """Write again what could not be written."""
+        state = self._state
+        for journal_id in sorted(self._failed):
+            receipt = state.ledger.journals[journal_id].receipt
+            if receipt is not None and journal_id in self._unwritten:
+                state.write((PutReceipt(receipt, state.now.s),), Pending(receipts=[receipt]))
+        self._failed.clear()
 
     # --- the fleet document -------------------------------------------------------------------------------------
 

@@ -74,6 +74,8 @@ DUPLICATE_WINDOW_S: Final = 3.0
 
 BACKOFF_FIRST_S: Final = 0.5
 BACKOFF_MAX_S: Final = 30.0
+#: For an address of which we only know that somebody was met there once; there may be many of them.
+BACKOFF_REMEMBERED_MAX_S: Final = 600.0
 #: The device with the higher id waits this long for the other to dial.
 POLITE_S: Final = 1.0
 DIAL_TIMEOUT_S: Final = 10.0
@@ -107,4 +109,4 @@ TAKE_OVER_MIN: Final = 4
 #: A member that broke the protocol is left alone for so long: its fault may be over after a restart.
 SHUN_S: Final = 60.0
 #: Between two rounds of what can wait: expiry, and letting go of own bundles that are long delivered.
-HOUSEKEEPING_S: Final = 60.0
+HOUSEKEEPING_S: Final = 600.0

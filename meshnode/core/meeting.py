@@ -78,6 +78,8 @@ class Meeting:
     def _remember(self, contact: Contact, hello: Hello) -> None:
         state = self._state
         address = contact.address
+        if not address:
+            return  # met without one, as in a plan of contacts
         if contact.dialled:
             state.dialing.succeeded(address)
         elif hello.port:

@@ -42,9 +42,10 @@ from meshnode.core.frames import (
     Want,
 )
 from meshnode.core.identity import JournalId, read_certificate
+from meshnode.core.intervals import NONE
 from meshnode.core.knowing import Knowing
 from meshnode.core.landing import Landings
-from meshnode.core.limits import HOUSEKEEPING_S, KEEP_RECEIPTED_S
+from meshnode.core.limits import HOUSEKEEPING_S, KEEP_RECEIPTED_S, PAYLOAD_SIZE_MAX
 from meshnode.core.meeting import Meeting
 from meshnode.core.ports import (
     Close,
@@ -101,10 +102,17 @@ class Node:
 
     def start(self, now: Instant) -> list[Effect]:
         """What is to be done before the first event."""
-        self.state.begin(now)
-        if self._torn:
-            self.state.write(tuple(self._torn))
-        return self.state.effects
+        state = self.state
+        state.begin(now)
+        rows: list[Row] = list(self._torn)
+        rows.extend(  # what a disk would not let go of before
+            DropBundles(journal.id, state.ledger.drop(journal, late))
+            for journal in state.ledger.journals.values()
+            if (late := state.ledger.held_in_vain(journal))
+        )
+        if rows:
+            state.write(tuple(rows))
+        return state.effects
 
     def handle(self, event: Event, now: Instant) -> list[Effect]:
         """What follows from `event` at `now`. The effects are to be carried out in their order."""
@@ -265,15 +273,12 @@ class Node:
             pending = state.written(token)
             for landing in pending.landings:
                 grown.setdefault(landing.journal.id, {})[landing.number] = landing.entry
-                if contact := state.contacts.get(landing.contact):
-                    self._landing.settled(contact, landing.entry.size)
-            if pending.submission is not None and pending.final:
-                self._taking.written(pending.submission, grown)
+                self._landing.written(landing)
+            if pending.submission is not None:
+                self._taking.written(pending.submission, pending.final, grown)
             receipts.extend(pending.receipts)
         self._landing.landed(grown)
-        for receipt in receipts:
-            for contact in state.greeted:
-                self._knowing.push_receipt(contact, receipt.journal)
+        self._knowing.written(receipts)
 
     def _write_failed(self, event: WriteFailed) -> None:
         state = self.state
@@ -283,8 +288,10 @@ class Node:
         for token in tokens:
             pending = state.written(token)
             self._landing.failed(pending.landings)
+            self._knowing.failed(pending.receipts)
+            state.undropped.extend(pending.drops)
             if pending.submission is not None:
-                self._taking.refuse(pending.submission, event.problem)
+                self._taking.failed(pending.submission, event.problem)
 
     # --- time and space -----------------------------------------------------------------------------------------
 
@@ -294,10 +301,23 @@ class Node:
         state.free_bytes, state.floor_bytes = event.free_bytes, event.floor_bytes
         if grew:
             state.room_grew()
+        if state.undropped and state.room_bytes >= PAYLOAD_SIZE_MAX and not self._taking.is_busy:
+            self._drop_again()
+
+    def _drop_again(self) -> None:
+        """Let go of what the disk would not let go of; numbers that are in use again since are not meant any more."""
+        state = self.state
+        undropped, state.undropped = state.undropped, []
+        for drop in undropped:
+            journal = state.ledger.journals.get(drop.journal)
+            used = state.fetching.landing.get(drop.journal, NONE) | (journal.held if journal else NONE)
+            if left := drop.ranges - used:
+                state.write((DropBundles(drop.journal, left),))
 
     def _tick(self) -> None:
         state = self.state
         self._meeting.tick()
+        self._knowing.tick()
         if rows := tuple(state.custody.unsaved()):
             state.write(rows)
         if state.now.s - self._housekeeping_s >= HOUSEKEEPING_S:

@@ -24,7 +24,7 @@ from meshnode.core.identity import (
     read_certificate,
 )
 from meshnode.core.ledger import Journal, Ledger
-from meshnode.core.ports import Effect, Entry, Instant, Log, Row, Snapshot, Token, Write
+from meshnode.core.ports import DropBundles, Effect, Entry, Instant, Log, Row, Snapshot, Token, Write
 from meshnode.core.receipt import Receipt
 from meshnode.core.submitting import SealerFor, office_sealer
 
@@ -55,13 +55,17 @@ class Identity:
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """`epoch`: 8 random bytes, new at each start. `port`: where this node listens, told to peers."""
+    """`epoch`: 8 random bytes, new at each start. `port`: where this node listens, told to peers.
+
+    `stand_ins`: payloads are declared by their headers and do not exist, so nothing is verified. For planning with the
+    real node over gigabytes; no daemon sets it."""
 
     epoch: bytes
     port: int
     foreign_quota_bytes: int
     peers: tuple[str, ...] = ()
     sealer_for: SealerFor = office_sealer
+    stand_ins: bool = False
 
 
 @dataclass(slots=True)
@@ -77,12 +81,13 @@ class Landing:
 @dataclass(slots=True)
 class Pending:
     """What is to be done when a write is durable: bundles to count and acknowledge, a submission to answer, receipts
-    to pass on."""
+    to pass on. `drops`: what is to be let go of again if it was not taken."""
 
     landings: list[Landing] = field(default_factory=list)
     submission: int | None = None
     final: bool = False
     receipts: list[Receipt] = field(default_factory=list)
+    drops: list[DropBundles] = field(default_factory=list)
 
 
 class State:
@@ -102,9 +107,15 @@ class State:
         for der in snapshot.certificates:
             certificate = read_certificate(der, identity.authority)
             self.certificates[certificate.device] = certificate
+        #: Those that no store has yet: each is written with the first bundle that needs it.
+        self.unsaved_certificates: set[DeviceId] = set()
         self.free_bytes = 0
         self.floor_bytes = 0
         self.store_problem: MeshnodeError | None = None
+        #: Not held any more, and still on the disk, which was too full to let go of them.
+        self.undropped: list[DropBundles] = []
+        #: Bytes of others' bundles on their way to the disk.
+        self.landing_bytes = 0
         self.rotten: set[tuple[bytes, int]] = set()
         self.uplink = identity.office is not None
         self.now = now
@@ -127,6 +138,9 @@ class State:
     def write(self, rows: tuple[Row, ...], pending: Pending | None = None) -> None:
         """Make rows durable, and then do what is `pending`."""
         self._token += 1
+        if drops := [row for row in rows if isinstance(row, DropBundles)]:
+            pending = pending or Pending()
+            pending.drops = drops
         if pending is not None:
             self._pending[self._token] = pending
         self.effects.append(Write(self._token, rows))
@@ -157,7 +171,8 @@ class State:
     @property
     def foreign_room_bytes(self) -> int:
         """Bytes of others' bundles that may still come: by the quota and by the floor."""
-        return min(self.settings.foreign_quota_bytes - self.ledger.foreign_size, self.room_bytes)
+        carried_bytes = self.ledger.foreign_size + self.landing_bytes
+        return min(self.settings.foreign_quota_bytes - carried_bytes, self.room_bytes)
 
     def ask_all(self) -> None:
         """What we lack, or who has it, has changed."""

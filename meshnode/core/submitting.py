@@ -14,12 +14,20 @@ import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from meshnode.core.bundle import Bundle, Header, Previous, journal_id, sign_bundle
+from meshnode.core.bundle import (
+    MILLISECONDS_MAX,
+    PRIORITIES,
+    Bundle,
+    Header,
+    Previous,
+    journal_id,
+    sign_bundle,
+)
 from meshnode.core.errors import BadSubmission, NoOffice, NoRoom
 from meshnode.core.fleet import Endpoint, FleetDocument
 from meshnode.core.identity import DeviceId, JournalId, SigningKey
 from meshnode.core.intervals import NONE, Ranges
-from meshnode.core.limits import MIB, PARTS_MAX
+from meshnode.core.limits import LIFETIME_S_MAX, MIB, PARTS_MAX
 from meshnode.core.message import parts_for
 from meshnode.core.ports import (
     DropBundles,
@@ -96,8 +104,12 @@ class Submitting:
         if not document.endpoints:
             raise NoOffice()
         parts = parts_for(event.size)
+        lifetime_s = event.lifetime_s or document.lifetime_s
+        created_ms = now.wall_ms if event.submitted_ms is None else event.submitted_ms
         if event.size < 1 or parts > PARTS_MAX:
             raise BadSubmission(problem="its size cannot be")
+        if not 1 <= lifetime_s <= LIFETIME_S_MAX or event.priority not in PRIORITIES.values():
+            raise BadSubmission(problem="its lifetime or priority cannot be")
         needed = needed_bytes(event.size + parts * SEAL_OVERHEAD)
         if needed > free_bytes - floor_bytes:
             free = max(0, free_bytes - floor_bytes)
@@ -111,8 +123,8 @@ class Submitting:
             journal=journal,
             first=self._last.get(journal, 0) + 1,
             parts=parts,
-            lifetime_s=event.lifetime_s or document.lifetime_s,
-            created_ms=max(0, now.wall_ms if event.submitted_ms is None else event.submitted_ms),
+            lifetime_s=lifetime_s,
+            created_ms=min(max(0, created_ms), MILLISECONDS_MAX),
         )
 
     def chunk(self, submission: int, chunk: bytes, now: Instant) -> tuple[tuple[Row, ...], bool]:
@@ -149,10 +161,19 @@ class Submitting:
             created_ms=sub.created_ms,
             lifetime_s=sub.lifetime_s,
             previous=self._previous if number == 1 else None,
-            payload_size=len(payload),
+            payload_size=len(chunk) + SEAL_OVERHEAD,
             payload_sha256=hashlib.sha256(payload).digest(),
         )
         return sign_bundle(header, payload, self._key)
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether any submission is being taken."""
+        return self._open is not None
+
+    def is_open(self, submission: int) -> bool:
+        """Whether this is the submission that is being taken."""
+        return self._open is not None and self._open.event.submission == submission
 
     def finish(self, submission: int) -> tuple[JournalId, int, int]:
         """Its last commit is durable: journal, first and last number, which count as used from now on."""

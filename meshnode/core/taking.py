@@ -1,4 +1,9 @@
-"""How a message of this device is taken: numbered and sealed by `submitting`, made durable, and only then answered."""
+"""How a message of this device is taken: numbered and sealed by `submitting`, made durable, and only then answered.
+
+What makes bundles a message is written last and alone: the last part waits until all the others are durable. So
+whatever fails before can still be taken back, and nothing is ever half a message. Once it is on its way to the disk it
+is too late to give it up.
+"""
 
 from __future__ import annotations
 
@@ -11,6 +16,7 @@ from meshnode.core.ports import (
     PutBundle,
     PutMessage,
     Refused,
+    Row,
     SubmissionAborted,
     SubmissionChunk,
     SubmissionOpened,
@@ -27,6 +33,15 @@ class Taking:
         self._submitting = submitting
         self._entries: dict[int, Entry] = {}
         self._message: PutMessage | None = None
+        #: Writes of the submission at hand that are not durable yet, and its last part, which waits for them.
+        self._unwritten = 0
+        self._last_part: tuple[Row, ...] | None = None
+        self._committing = False
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether a message is being taken, and so uses numbers that are not held yet."""
+        return self._submitting.is_busy
 
     def opened(self, event: SubmissionOpened) -> None:
         """A program begins a message."""
@@ -38,6 +53,8 @@ class Taking:
 
     def chunk(self, event: SubmissionChunk) -> None:
         """Its next part."""
+        if self._committing and self._submitting.is_open(event.submission):
+            return  # it has said all that it announced
         state = self._state
         try:
             rows, final = self._submitting.chunk(event.submission, event.chunk, state.now)
@@ -50,7 +67,15 @@ class Taking:
                     self._note(row)
                 case PutMessage():
                     self._message = row
-        state.write(rows, Pending(submission=event.submission, final=final))
+        if final and self._unwritten:
+            self._last_part = rows
+        else:
+            self._write(event.submission, rows, final)
+
+    def _write(self, submission: int, rows: tuple[Row, ...], final: bool) -> None:
+        self._unwritten += 1
+        self._committing = final
+        self._state.write(rows, Pending(submission=submission, final=final))
 
     def _note(self, row: PutBundle) -> None:
         header = row.bundle.header
@@ -60,19 +85,34 @@ class Taking:
             header.payload_size, header.priority, header.first, header.parts, row.born_s, header.lifetime_s
         )
 
-    def written(self, submission: int, grown: dict[JournalId, dict[int, Entry]]) -> None:
-        """Its last part is durable: it is a message now, and `grown` by its bundles."""
+    def written(self, submission: int, final: bool, grown: dict[JournalId, dict[int, Entry]]) -> None:
+        """A part is durable. If that was the last one it is a message now, and `grown` by its bundles."""
+        if not self._submitting.is_open(submission):
+            return  # given up meanwhile
+        self._unwritten -= 1
+        if final:
+            self._finish(submission, grown)
+        elif self._last_part is not None and not self._unwritten:
+            self._write(submission, self._last_part, True)
+
+    def _finish(self, submission: int, grown: dict[JournalId, dict[int, Entry]]) -> None:
         assert self._message is not None
         journal_id, first, last = self._submitting.finish(submission)
         self._state.custody.messages.append(self._message)
         grown.setdefault(journal_id, {}).update(self._entries)
-        self._entries, self._message = {}, None
+        self._forget()
         key = message_key(journal_id, first)
         self._state.effects.append(Accepted(submission, key, last - first + 1))
 
     def aborted(self, event: SubmissionAborted) -> None:
         """The program went away."""
-        self._remove(self._submitting.abort(event.submission))
+        if not self._committing:
+            self._remove(self._submitting.abort(event.submission))
+
+    def failed(self, submission: int, problem: MeshnodeError) -> None:
+        """The disk did not take one of its parts."""
+        if self._submitting.is_open(submission):
+            self.refuse(submission, problem)
 
     def refuse(self, submission: int, problem: MeshnodeError) -> None:
         """Answer that it was not taken, and keep nothing of it."""
@@ -81,6 +121,10 @@ class Taking:
 
     def _remove(self, drop: DropBundles | None) -> None:
         if drop is not None:
-            self._entries, self._message = {}, None
+            self._forget()
             if drop.ranges:
                 self._state.write((drop,))
+
+    def _forget(self) -> None:
+        self._entries, self._message = {}, None
+        self._unwritten, self._last_part, self._committing = 0, None, False

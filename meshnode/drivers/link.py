@@ -7,6 +7,7 @@ disk never travels. On Linux the kernel is asked to keep its own queue short, si
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import socket
 from collections import deque
@@ -43,7 +44,8 @@ def shorten_kernel_queue(stream: trio.SocketStream) -> None:
     """Ask the kernel not to queue more than it must (Linux and macOS know how)."""
     option = getattr(socket, "TCP_NOTSENT_LOWAT", None)
     if option is not None:
-        stream.setsockopt(socket.IPPROTO_TCP, option, KERNEL_QUEUE_SIZE)
+        with contextlib.suppress(OSError):  # macOS refuses when the peer has hung up; reading will tell
+            stream.setsockopt(socket.IPPROTO_TCP, option, KERNEL_QUEUE_SIZE)
 
 
 @dataclass(frozen=True, slots=True)

@@ -32,6 +32,7 @@ class MemoryStore:
 
     def __init__(self) -> None:
         self._clock_s = 0.0
+        self._size_bytes = 0
         self._journals: dict[JournalId, JournalRecord] = {}
         self._bundles: dict[tuple[JournalId, int], PutBundle] = {}
         self._receipts: dict[JournalId, PutReceipt] = {}
@@ -70,6 +71,25 @@ class MemoryStore:
             self._apply(row)
         self._clock_s = clock_s
 
+    @property
+    def size_bytes(self) -> int:
+        """What all bundles weigh: their payloads, as their headers declare them."""
+        return self._size_bytes
+
+    def copy(self) -> MemoryStore:
+        """A backup."""
+        other = MemoryStore()
+        other._clock_s = self._clock_s
+        other._size_bytes = self._size_bytes
+        other._journals = {key: replace(r, entries=dict(r.entries)) for key, r in self._journals.items()}
+        other._bundles = dict(self._bundles)
+        other._receipts = dict(self._receipts)
+        other._certificates = dict(self._certificates)
+        other._messages = dict(self._messages)
+        other._custody = dict(self._custody)
+        other._addresses = dict(self._addresses)
+        return other
+
     def close(self) -> None:
         """Nothing to let go of: what was committed stays for the next load."""
 
@@ -104,7 +124,7 @@ class MemoryStore:
         record = self._journals.get(row.journal)
         if record is not None:
             for number in row.ranges & Ranges.of(record.entries):
-                del record.entries[number]
+                self._size_bytes -= record.entries.pop(number).size
                 del self._bundles[row.journal, number]
 
     def _put_bundle(self, row: PutBundle) -> None:
@@ -113,6 +133,9 @@ class MemoryStore:
         if record is None:
             record = JournalRecord(row.journal, header.source, header.destination, header.epoch)
             self._journals[row.journal] = record
+        if (before := record.entries.get(header.number)) is not None:
+            self._size_bytes -= before.size
+        self._size_bytes += header.payload_size
         record.entries[header.number] = Entry(
             header.payload_size, header.priority, header.first, header.parts, row.born_s, header.lifetime_s
         )

@@ -1,26 +1,34 @@
-"""What this machine could do at best: the same bytes over TLS, and into SQLite, with nothing else in the way.
+"""The machine: what it could do at best, and what it says of its processes and its disk.
 
-A contact cannot be faster than the slower of the two, so its figures are given as shares of these.
+A contact cannot be faster than the same bytes over TLS, nor than they get into SQLite with nothing else in the way,
+so its figures are given as shares of these.
 """
 
 from __future__ import annotations
 
+import contextlib
 import multiprocessing
 import os
 import socket
 import sqlite3
 import ssl
+import subprocess
 import time
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from pathlib import Path
 
-MIB = 1024 * 1024
-PIECE_SIZE = 256 * 1024
+KIB = 1024
+MIB = 1024 * KIB
+PIECE_SIZE = 256 * KIB
 COPY_SIZE = 200 * MIB
 #: As the node's store has it: large pages, and a log that is merged when it has grown to 8 MiB.
-PAGE_SIZE = 16 * 1024
+PAGE_SIZE = 16 * KIB
 LOG_SIZE = 8 * MIB
+TICK_S = 1 / os.sysconf("SC_CLK_TCK")
+
+
+# --- the network ----------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -42,12 +50,13 @@ class Credentials:
         return context
 
 
-def tls_copy_s(credentials: Credentials) -> float:
-    """Seconds for COPY_SIZE bytes from one plain process to another: blocking sockets, PIECE_SIZE a write."""
+def tls_mib_s(credentials: Credentials) -> float:
+    """MiB/s of COPY_SIZE bytes from one plain process to another: blocking sockets, PIECE_SIZE a write."""
     processes = multiprocessing.get_context("spawn")
     mine, theirs = processes.Pipe()
     receiver = processes.Process(target=_receive, args=(credentials, theirs))
     receiver.start()
+    theirs.close()  # so that a receiver that fails is heard of as the end of the pipe
     try:
         sender = processes.Process(target=_send, args=(credentials, mine.recv()))
         sender.start()
@@ -56,7 +65,7 @@ def tls_copy_s(credentials: Credentials) -> float:
         receiver.join()
     finally:
         receiver.kill()
-    return seconds
+    return COPY_SIZE / MIB / seconds
 
 
 def _receive(credentials: Credentials, report: Connection) -> None:
@@ -70,7 +79,9 @@ def _receive(credentials: Credentials, report: Connection) -> None:
         buffer = bytearray(PIECE_SIZE)
         left = COPY_SIZE
         while left:
-            left -= stream.recv_into(buffer, min(left, PIECE_SIZE))
+            if not (size := stream.recv_into(buffer, min(left, PIECE_SIZE))):
+                raise EOFError("the sender has gone")
+            left -= size
         report.send(time.monotonic() - start_s)
 
 
@@ -81,10 +92,14 @@ def _send(credentials: Credentials, port: int) -> None:
         stream.sendall(piece[:1])
         for _ in range(COPY_SIZE // PIECE_SIZE):
             stream.sendall(piece)
+        stream.recv(1)  # the end: until the receiver has all and closes
 
 
-def sqlite_s(folder: Path, rows: int, row_size: int, rows_per_commit: int) -> float:
-    """Seconds to make rows of random bytes durable: WAL, synchronous=FULL, so many rows a commit."""
+# --- the disk -------------------------------------------------------------------------------------------------------
+
+
+def sqlite_rows_s(folder: Path, rows: int, row_size: int, rows_per_commit: int) -> float:
+    """Rows a second that become durable: random bytes, WAL, synchronous=FULL, so many rows a commit."""
     path = folder / "raw.db"
     payload = os.urandom(row_size + rows)
     connection = sqlite3.connect(path, isolation_level=None)
@@ -102,8 +117,54 @@ def sqlite_s(folder: Path, rows: int, row_size: int, rows_per_commit: int) -> fl
                 "INSERT INTO raw VALUES (?, ?)", ((n + 1, payload[n : n + row_size]) for n in numbers)
             )
             connection.execute("COMMIT")
-        return time.monotonic() - start_s
+        return rows / (time.monotonic() - start_s)
     finally:
         connection.close()
         for name in ("raw.db", "raw.db-wal", "raw.db-shm"):
             (folder / name).unlink(missing_ok=True)
+
+
+def disk_size(folder: Path) -> int:
+    """Bytes that a folder takes on the disk."""
+    return sum(path.lstat().st_blocks * 512 for path in [folder, *folder.rglob("*")])
+
+
+# --- processes ------------------------------------------------------------------------------------------------------
+
+
+def busy_s() -> float:
+    """CPU seconds that all processors together have been busy since the machine started."""
+    user, nice, system, _idle, _wait, irq, soft, steal = Path("/proc/stat").read_text().split()[1:9]
+    return sum(map(int, (user, nice, system, irq, soft, steal))) * TICK_S
+
+
+def cpu_s(pid: int) -> float:
+    """CPU seconds of a process so far."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) * TICK_S
+
+
+def memory_mib(pid: int, key: str) -> float:
+    """VmRSS (now) or VmHWM (the most it ever was) in MiB."""
+    status = Path(f"/proc/{pid}/status").read_text()
+    return int(status.partition(f"{key}:")[2].split()[0]) / KIB
+
+
+def switches(pid: int) -> dict[str, int]:
+    """Voluntary context switches of each of its threads so far."""
+    found = {}
+    for task in Path(f"/proc/{pid}/task").iterdir():
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError):  # a thread that has just ended
+            status = (task / "status").read_text()
+            found[task.name] = int(status.partition("\nvoluntary_ctxt_switches:")[2].split()[0])
+    return found
+
+
+def command_cpu_s(words: list[str]) -> float:
+    """CPU seconds of one command, from start to end. Raises CalledProcessError."""
+    process = subprocess.Popen(words, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
+    _, code, used = os.wait4(process.pid, 0)
+    process.returncode = os.waitstatus_to_exitcode(code)
+    if process.returncode:
+        raise subprocess.CalledProcessError(process.returncode, words)
+    return used.ru_utime + used.ru_stime

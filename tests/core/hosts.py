@@ -54,11 +54,13 @@ class Clock:
     """The time of a world."""
 
     s: float = 1000.0
+    wall_ms: int | None = None
 
     @property
     def instant(self) -> Instant:
-        """Now; the wall clock tells the same time, in another year."""
-        return Instant(self.s, 1_700_000_000_000 + int(self.s * 1000))
+        """Now; unless it is set, the wall clock tells the same time, in another year."""
+        wall_ms = 1_700_000_000_000 + int(self.s * 1000) if self.wall_ms is None else self.wall_ms
+        return Instant(self.s, wall_ms)
 
 
 class Line(Protocol):
@@ -180,7 +182,7 @@ class Host:
                 self.accepted[effect.submission] = effect
                 self._answered(effect.submission)
             case Refused():
-                self.refused[effect.submission] = effect.problem
+                self.refused.setdefault(effect.submission, effect.problem)
                 self._answered(effect.submission)
             case Send():
                 self.lines[effect.contact].send(effect.data)
@@ -219,11 +221,11 @@ class Host:
         problem = StoreTrouble(path="store.db", problem="disk I/O error")
         return self.handle(WriteFailed(tuple(write.token for write in writes), problem))
 
-    def pass_time(self, seconds: float) -> None:
-        """Turn the clock, with a tick every second and the free space told anew."""
+    def pass_time(self, seconds: float, *, ticks: float = 1.0) -> None:
+        """Turn the clock, with a tick every so many seconds and the free space told anew."""
         until_s = self.clock.s + seconds
         while self.clock.s < until_s:
-            self.clock.s = min(until_s, self.clock.s + 1.0)
+            self.clock.s = min(until_s, self.clock.s + ticks)
             self.handle(Tick())
         self.handle(self.space)
 
@@ -287,6 +289,10 @@ class Puppet:
     def close(self, reason: str) -> None:
         """As `Line`."""
         self.closed = reason
+
+    def ended(self) -> str | None:
+        """Why the host has ended the contact, if it has."""
+        return self.closed
 
     def lose(self) -> None:
         """The connection breaks."""

@@ -43,7 +43,9 @@ def headers(draw: st.DrawFn) -> Header:
     """Any header that may be."""
     number = draw(st.integers(1, NUMBER_MAX))
     part = draw(st.integers(1, min(number, PARTS_MAX)))
-    before = st.builds(Previous, st.binary(min_size=16, max_size=16).map(JournalId), st.integers(1, NUMBER_MAX))
+    before = st.builds(
+        Previous, st.binary(min_size=16, max_size=16).map(JournalId), st.integers(1, NUMBER_MAX)
+    )
     return Header(
         source=draw(st.binary(min_size=16, max_size=16).map(DeviceId)),
         destination=draw(st.binary(min_size=16, max_size=16)),

@@ -262,7 +262,9 @@ def drain(peer: Contact, ledger: Ledger) -> list[int]:
 
 
 def test_sent_by_priority_and_size_whatever_order_they_were_asked_in() -> None:
-    ledger, _ = carrying((PAYLOAD_SIZE_MAX, ROUTINE, 2), (9000, ROUTINE, 1), (3000, ROUTINE, 1), (9000, URGENT, 1))
+    ledger, _ = carrying(
+        (PAYLOAD_SIZE_MAX, ROUTINE, 2), (9000, ROUTINE, 1), (3000, ROUTINE, 1), (9000, URGENT, 1)
+    )
     peer = contact()
     ask(peer, ledger, [1, 2, 3])
     ask(peer, ledger, [5, 4])
@@ -419,7 +421,10 @@ def journal_ids(count: int) -> list[JournalId]:
     return [JournalId(number.to_bytes(16, "big")) for number in range(count)]
 
 
-@given(st.lists(st.sampled_from([0, 1, 2, 500, RANGES_MAX - 1, RANGES_MAX, RANGES_MAX + 5]), max_size=8), st.booleans())
+@given(
+    st.lists(st.sampled_from([0, 1, 2, 500, RANGES_MAX - 1, RANGES_MAX, RANGES_MAX + 5]), max_size=8),
+    st.booleans(),
+)
 @settings(max_examples=30, deadline=None)
 def test_have_frames_name_every_journal_and_fit(pairs: list[int], whole: bool) -> None:
     rows = [Held(j, gappy(n), 2**62) for j, n in zip(journal_ids(len(pairs)), pairs, strict=True)]

@@ -8,7 +8,13 @@ from hypothesis import strategies as st
 
 from meshnode.core.dialing import CONFIGURED, GATEWAY, OFFICE, REMEMBERED, SIGHTED, Dialing
 from meshnode.core.identity import DeviceId
-from meshnode.core.limits import BACKOFF_FIRST_S, BACKOFF_MAX_S, POLITE_S, REMEMBERED_MAX
+from meshnode.core.limits import (
+    BACKOFF_FIRST_S,
+    BACKOFF_MAX_S,
+    BACKOFF_REMEMBERED_MAX_S,
+    POLITE_S,
+    REMEMBERED_MAX,
+)
 
 ME = DeviceId(b"m" * 16)
 LOWER = DeviceId(b"a" * 16)
@@ -47,6 +53,18 @@ def test_backoff_doubles_and_is_capped() -> None:
     assert A in dialing.addresses, "a configured address is never given up"
 
 
+def test_an_address_that_is_only_remembered_is_tried_less_often() -> None:
+    dialing = Dialing(ME)
+    dialing.remember(A, HIGHER, 0.0)
+    for failure in range(1, 20):
+        waited_s = fail(dialing, A, 10_000.0 * failure)
+    assert BACKOFF_MAX_S * 1.25 < waited_s <= 1.25 * BACKOFF_REMEMBERED_MAX_S
+    dialing.note(A, HIGHER, GATEWAY, 10**6)
+    for failure in range(1, 20):
+        waited_s = fail(dialing, A, 10**6 + 10_000.0 * failure)
+    assert waited_s <= 1.25 * BACKOFF_MAX_S
+
+
 def test_jitter_differs_by_address_and_by_device() -> None:
     waits: dict[tuple[bytes, str], float] = {}
     for me in (ME, LOWER, HIGHER):
@@ -62,7 +80,7 @@ def test_what_lasts_is_never_given_up(source: str) -> None:
     dialing = Dialing(ME)
     dialing.note(A, HIGHER, source, 0.0)
     for failure in range(1, 200):
-        fail(dialing, A, 100.0 * failure)
+        fail(dialing, A, 1000.0 * failure)
     assert dialing.next_due_s(set()) is not None
 
 

@@ -48,7 +48,9 @@ def contact(name: str, *numbers: int, journal: JournalId = J) -> Contact:
     return made
 
 
-def ask(fetching: Fetching, peer: Contact, room: int = PLENTY, own_room: int = PLENTY, now_s: float = 0.0) -> Ranges:
+def ask(
+    fetching: Fetching, peer: Contact, room: int = PLENTY, own_room: int = PLENTY, now_s: float = 0.0
+) -> Ranges:
     """What is asked of a peer, of journals together."""
     rows = fetching.ask(peer, [], room, own_room, now_s)
     return Ranges(pair for row in rows for pair in row.ranges.pairs)
@@ -148,7 +150,9 @@ def test_an_unknown_journal_is_probed_when_the_quota_is_full() -> None:
     ledger = Ledger(ME)
     fetching = Fetching(ledger)
     unknown = JournalId(b"u" * 16)
-    assert ask(fetching, contact("agus", 3, 4, 5, journal=unknown), room=0) == NONE, "there is nothing to displace"
+    assert ask(fetching, contact("agus", 3, 4, 5, journal=unknown), room=0) == NONE, (
+        "there is nothing to displace"
+    )
     carry(ledger, SOURCE, PAYLOAD_SIZE_MAX)
     assert ask(fetching, contact("agus", 3, 4, 5, journal=unknown), room=0) == NONE, "that is too little"
     carry(ledger, SOURCE, PAYLOAD_SIZE_MAX, 2)
@@ -346,8 +350,7 @@ class Askers(RuleBasedStateMachine):
             waiting -= self.fetching._asked.get(J, NONE)
             trial = Fetching(self.ledger)
             trial.landing, trial.declined, trial._asked = (
-                dict(table)
-                for table in (self.fetching.landing, self.fetching.declined, self.fetching._asked)
+                dict(table) for table in (self.fetching.landing, self.fetching.declined, self.fetching._asked)
             )
             copy = contact("agus")
             copy.offers = dict(peer.offers)

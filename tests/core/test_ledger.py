@@ -241,7 +241,9 @@ def ledger_of(known: dict[JournalId, int]) -> Ledger:
 
 
 @given(receipts, receipts)
-def test_digests_are_equal_for_equal_receipts_only(one: dict[JournalId, int], other: dict[JournalId, int]) -> None:
+def test_digests_are_equal_for_equal_receipts_only(
+    one: dict[JournalId, int], other: dict[JournalId, int]
+) -> None:
     a, b = ledger_of(one).digest_buckets([]), ledger_of(other).digest_buckets([])
     assert len(a) == BUCKETS
     assert (a == b) == (one == other)

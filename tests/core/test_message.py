@@ -144,7 +144,17 @@ def test_layout() -> None:
 
 # --- names and limits: the user's fault -------------------------------------------------------------------------
 
-GOOD_NAMES = ["a", "form.pdf", "Kartu Keluarga (1).jpg", "ñandú", "写真.png", "a" * 255, ".hidden", "..a", "é" * 127]
+GOOD_NAMES = [
+    "a",
+    "form.pdf",
+    "Kartu Keluarga (1).jpg",
+    "ñandú",
+    "写真.png",
+    "a" * 255,
+    ".hidden",
+    "..a",
+    "é" * 127,
+]
 BAD_NAMES = [
     ("", "it is empty"),
     (".", "a path is not a name"),
@@ -209,7 +219,11 @@ BAD_MANIFESTS: list[tuple[Manifest, type[MeshnodeError], str]] = [
     (manifest_of(File("a", MESSAGE_SIZE_MAX + 1)), MessageTooLarge, "at most 268435456 fit"),
     (named([MESSAGE_SIZE_MAX, 1]), MessageTooLarge, "it has 268435457 bytes"),
     (manifest_of(File("a", 1), kind="k" * (KIND_SIZE_MAX + 1)), BadSubmission, "kind is longer"),
-    (manifest_of(File("a", 1), reference="r" * (REFERENCE_SIZE_MAX + 1)), BadSubmission, "reference is longer"),
+    (
+        manifest_of(File("a", 1), reference="r" * (REFERENCE_SIZE_MAX + 1)),
+        BadSubmission,
+        "reference is longer",
+    ),
     (manifest_of(File("a", 1), meta=(("k", "1"), ("k", "2"))), BadSubmission, "key twice"),
     (manifest_of(File("a", 1), meta=(("k", "v" * MANIFEST_SIZE_MAX),)), BadSubmission, "longer than 65536"),
     (manifest_of(File("a", 1), kind="\ud800"), BadSubmission, "not UTF-8"),
@@ -229,8 +243,12 @@ def test_bad_manifests(manifest: Manifest, error: type[MeshnodeError], problem: 
 def test_the_largest_manifests() -> None:
     check_manifest(named([1] * FILES_MAX))
     check_manifest(named([MESSAGE_SIZE_MAX, 0]))
-    check_manifest(manifest_of(File("a", 1), kind="k" * KIND_SIZE_MAX, reference="é" * (REFERENCE_SIZE_MAX // 2)))
-    room = MANIFEST_SIZE_MAX - len(encode_manifest(manifest_of(File("a", 1), meta=(("k", "v" * 1000),)))) + 1000
+    check_manifest(
+        manifest_of(File("a", 1), kind="k" * KIND_SIZE_MAX, reference="é" * (REFERENCE_SIZE_MAX // 2))
+    )
+    room = (
+        MANIFEST_SIZE_MAX - len(encode_manifest(manifest_of(File("a", 1), meta=(("k", "v" * 1000),)))) + 1000
+    )
     largest = manifest_of(File("a", 1), meta=(("k", "v" * (room - 2)),))
     assert len(encode_manifest(check_manifest(largest))) <= MANIFEST_SIZE_MAX
     assert read_manifest(encode_manifest(largest)) == largest

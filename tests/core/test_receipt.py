@@ -120,9 +120,9 @@ def test_the_next_serial_is_higher_and_names_the_node(serial: int, node: DeviceI
     assert serial < following <= serial + 2**17
     assert following & 0xFFFF == int.from_bytes(node[:2], "big")
     assert following >> 16 == (serial >> 16) + 1
-    assert Receipt(
-        FLEET.endpoint, JOURNAL, following, RANGES, 0, b"", b""
-    ).serial <= SERIAL_MAX, "serials do not run out"
+    assert Receipt(FLEET.endpoint, JOURNAL, following, RANGES, 0, b"", b"").serial <= SERIAL_MAX, (
+        "serials do not run out"
+    )
 
 
 @given(st.integers(0, 2**61), devices, devices)

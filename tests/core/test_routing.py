@@ -85,7 +85,9 @@ def test_parts_stay_together_and_in_order(messages: list[tuple[int, float]], dat
         for parts, born_s in messages:
             entries.append(
                 {
-                    first + n: Entry(PAYLOAD_SIZE_MAX, 1, first, parts, born_s + data.draw(st.floats(0, 2)), 60)
+                    first + n: Entry(
+                        PAYLOAD_SIZE_MAX, 1, first, parts, born_s + data.draw(st.floats(0, 2)), 60
+                    )
                     for n in range(parts)
                 }
             )

@@ -30,6 +30,7 @@ from meshnode.core.ports import (
     Tick,
     Unreadable,
 )
+from meshnode.drivers.memory import MemoryStore
 from tests.core.fleets import Fleet, StandIn
 from tests.core.hosts import PORT, Clock, Host
 
@@ -44,6 +45,7 @@ class End:
     frames: deque[bytes] = field(default_factory=deque)
     bundles: deque[SendBundle] = field(default_factory=deque)
     wire: bytearray = field(default_factory=bytearray)
+    ready: bool = True
     closing: bool = False
     gone: bool = False
 
@@ -90,6 +92,7 @@ class Pipe:
     def __init__(self, near: End, far: End) -> None:
         self.ends = (near, far)
         self.silent = False
+        self.carried_bytes = 0
 
     @property
     def over(self) -> bool:
@@ -99,9 +102,10 @@ class Pipe:
     def deliver(self, side: int, size: int) -> int:
         """Let at most `size` bytes of that side arrive at the other. How many did."""
         end, other = self.ends[side], self.ends[1 - side]
-        if self.silent or (end.gone and not end.closing):
+        if self.silent or not other.ready or (end.gone and not end.closing):
             return 0
         data = end.draw(size)
+        self.carried_bytes += len(data)
         if data and not other.gone and not other.closing:
             other.host.handle(Received(other.number, data))
         if end.closing and not (end.wire or end.frames):
@@ -130,9 +134,17 @@ class World:
         self.watch: Callable[[Host, Effect], None] | None = None
         self._numbers = 0
 
-    def add(self, name: str, role: str = "officer", *, quota_bytes: int = GIB, free_bytes: int = GIB) -> Host:
+    def add(
+        self,
+        name: str,
+        role: str = "officer",
+        *,
+        quota_bytes: int = GIB,
+        free_bytes: int = GIB,
+        store: MemoryStore | None = None,
+    ) -> Host:
         """A new device."""
-        host = _Watched(self, name, role, quota_bytes, free_bytes)
+        host = _Watched(self, name, role, quota_bytes, free_bytes, store)
         self.hosts[name] = host
         return host
 
@@ -223,10 +235,24 @@ class World:
 class _Watched(Host):
     """A host of a world: what it does is shown to the world's watch first."""
 
-    def __init__(self, world: World, name: str, role: str, quota_bytes: int, free_bytes: int) -> None:
+    def __init__(
+        self,
+        world: World,
+        name: str,
+        role: str,
+        quota_bytes: int,
+        free_bytes: int,
+        store: MemoryStore | None,
+    ) -> None:
         self._world = world
         super().__init__(
-            world.fleet, name, role, clock=world.clock, quota_bytes=quota_bytes, free_bytes=free_bytes
+            world.fleet,
+            name,
+            role,
+            clock=world.clock,
+            quota_bytes=quota_bytes,
+            free_bytes=free_bytes,
+            store=store,
         )
 
     def _carry_out(self, effect: Effect) -> None:

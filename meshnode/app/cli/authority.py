@@ -25,7 +25,7 @@ from meshnode.app.home import PAPER_SIZE_MAX
 from meshnode.core.errors import BadRequest, RemoteError
 from meshnode.core.fleet import read_request
 
-_PATH = click.Path(path_type=Path)
+_PATH = click.Path(path_type=Path, readable=False)  # a file that is not is a FileTrouble
 _directory = click.argument("directory", metavar="DIR", type=_PATH)
 _passphrase_file = click.option(
     "--passphrase-file", metavar="FILE", type=_PATH, help="Holds the passphrase of the authority's key."

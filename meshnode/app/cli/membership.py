@@ -48,7 +48,7 @@ def init(path: Path, name: str, role: str) -> None:
 
 
 @click.command()
-@click.argument("welcome", metavar="WELCOME", type=click.Path(path_type=Path))
+@click.argument("welcome", metavar="WELCOME", type=click.Path(path_type=Path, readable=False))
 @click.pass_obj
 def join(path: Path, welcome: Path) -> None:
     """Become a member of the fleet with its welcome.
@@ -64,7 +64,7 @@ def fleet() -> None:
 
 
 @fleet.command()
-@click.argument("file", metavar="FILE", type=click.Path(path_type=Path))
+@click.argument("file", metavar="FILE", type=click.Path(path_type=Path, readable=False))
 @click.pass_obj
 def update(path: Path, file: Path) -> None:
     """Adopt the fleet document in FILE; nodes that this one meets get it from here."""

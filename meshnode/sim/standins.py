@@ -1,0 +1,106 @@
+"""What takes the place of secrets in a simulation: keys from a seed, and a seal that draws no randomness.
+
+HPKE draws its own, so two runs of one seed would differ. The stand-in has the sizes and the rules of the real one
+(opens only with the right key and at the right place) and hides nothing; both pass the same contract tests. Device
+keys, certificates and signatures are real.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import random
+from typing import Final
+
+from meshnode.core.errors import RemoteError
+from meshnode.core.fleet import Endpoint, FleetDocument
+from meshnode.core.identity import (
+    Certificate,
+    DeviceId,
+    EndpointId,
+    FleetId,
+    SigningKey,
+    found_authority,
+    issue_certificate,
+    read_certificate,
+)
+from meshnode.core.limits import LIFETIME_S
+from meshnode.core.sealing import SEAL_OVERHEAD, SEALING_KEY_ID_SIZE, SealingKey
+from meshnode.core.state import Identity, OfficeKeys
+
+_TAG_SIZE: Final = 32
+
+
+class StandInSeal:
+    """Both halves of an endpoint's sealing key. `opened` counts what was opened with it."""
+
+    def __init__(self, secret: bytes) -> None:
+        self._secret = secret
+        self.key_id = hashlib.sha256(b"stand-in" + secret).digest()[:SEALING_KEY_ID_SIZE]
+        self.opened = 0
+
+    def _tag(self, plaintext: bytes | memoryview, info: bytes) -> bytes:
+        return hmac.digest(self._secret, info + plaintext, "sha256")
+
+    def seal(self, plaintext: bytes | memoryview, info: bytes) -> bytes:
+        """As `SealingPublicKey.seal`, but the same at each call, and readable."""
+        return bytes(plaintext) + self._tag(plaintext, info).rjust(SEAL_OVERHEAD, b"\0")
+
+    def open(self, payload: bytes, info: bytes) -> bytes:
+        """As `SealingKey.open`. Raises RemoteError."""
+        plaintext = payload[:-SEAL_OVERHEAD]
+        if not hmac.compare_digest(payload[-_TAG_SIZE:], self._tag(plaintext, info)):
+            raise RemoteError("payload", "does not open with this endpoint's key")
+        self.opened += 1
+        return plaintext
+
+
+class WeightlessSeal:
+    """Seals to nothing: the header declares what the payload would weigh (`Settings.stand_ins`)."""
+
+    key_id = b"weightls"
+
+    def seal(self, plaintext: bytes | memoryview, info: bytes) -> bytes:
+        """No bytes."""
+        return b""
+
+
+class SimFleet:
+    """An authority, its office endpoint, and devices by name, all from one source of chance."""
+
+    def __init__(self, chance: random.Random, name: str = "Tasikmalaya") -> None:
+        self._chance = chance
+        self.name = name
+        self.authority = SigningKey.from_seed(chance.randbytes(32))
+        self.authority_der = found_authority(self.authority, name, 1)
+        self.endpoint_key = SigningKey.from_seed(chance.randbytes(32))
+        self.endpoint = EndpointId(self.endpoint_key.public.id)
+        self.seal = StandInSeal(chance.randbytes(32))
+        self._sealing_public = SealingKey(chance.randbytes(32)).public
+        self._devices: dict[str, tuple[SigningKey, Certificate]] = {}
+        self._version = 0
+        self.document = self.write_document(frozenset())
+
+    def write_document(self, revoked: frozenset[DeviceId]) -> FleetDocument:
+        """The next version of the fleet document, which devices that are enrolled from now on get."""
+        self._version += 1
+        self.document = FleetDocument(
+            fleet=FleetId(self.authority.public.id),
+            version=self._version,
+            name=self.name,
+            endpoints=(Endpoint((self._sealing_public,), self.endpoint_key.public, ()),),
+            revoked=revoked,
+            lifetime_s=LIFETIME_S,
+        ).signed(self.authority)
+        return self.document
+
+    def enroll(self, name: str, role: str) -> Identity:
+        """A device of this name: new, or as it was enrolled before, with the newest document."""
+        if name not in self._devices:
+            key = SigningKey.from_seed(self._chance.randbytes(32))
+            serial = self._chance.getrandbits(64) | 1
+            der = issue_certificate(self.authority, self.name, name, role, key.public, serial)
+            self._devices[name] = (key, read_certificate(der, self.authority.public))
+        key, certificate = self._devices[name]
+        office = OfficeKeys(self.endpoint, self.endpoint_key) if role == "office" else None
+        return Identity(certificate, key, self.authority.public, self.document, office)

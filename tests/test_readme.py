@@ -1,0 +1,59 @@
+"""The README says what is so: the commands it names exist, the files it points at are there, its numbers are ours."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from pathlib import Path
+
+import click
+import pytest
+
+from meshnode.app.cli import COMMANDS, main
+from meshnode.core.limits import KIB, PAYLOAD_SIZE_MAX
+
+ROOT = Path(__file__).parent.parent
+README = (ROOT / "README.md").read_text()
+COMMAND_LINES = re.findall(r"^ {4}(meshnode .+?)(?:\s{2,}#.*)?$", README, re.MULTILINE)
+
+
+def test_it_shows_commands() -> None:
+    assert len(COMMAND_LINES) > 10
+
+
+@pytest.mark.parametrize("line", COMMAND_LINES)
+def test_each_command_line_is_one(line: str) -> None:
+    words = shlex.split(line)[1:]
+    command: click.Command = main
+    context = click.Context(main)
+    while isinstance(command, click.Group):
+        found = command.get_command(context, words.pop(0))
+        assert found is not None, line
+        command = found
+    # parses options and counts arguments, and runs nothing
+    command.make_context(command.name, words)
+
+
+@pytest.mark.parametrize("path", sorted(set(re.findall(r"`((?:tests|meshnode|scripts)/[\w/.]+)`", README))))
+def test_each_path_is_there(path: str) -> None:
+    assert (ROOT / path).exists()
+
+
+@pytest.mark.parametrize(
+    ("folder", "names"), re.findall(r"^\| `(meshnode/\w+|scripts)` \| .*? \| (.*) \|$", README, re.M)
+)
+def test_each_starting_point_is_there(folder: str, names: str) -> None:
+    for name in re.findall(r"`([\w./]+)`", names):
+        assert (ROOT / folder / name).exists()
+
+
+def test_numbers() -> None:
+    assert f"at most {PAYLOAD_SIZE_MAX // KIB} KiB" in README
+
+
+def test_help_names_every_command_as_the_command_does() -> None:
+    context = click.Context(main)
+    for name, (_, text) in COMMANDS.items():
+        command = main.get_command(context, name)
+        assert command is not None
+        assert (command.help or "").splitlines()[0] == text
