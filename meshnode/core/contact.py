@@ -41,6 +41,7 @@ from meshnode.core.limits import (
     JOURNALS_PER_FRAME,
     PAYLOAD_SIZE_MAX,
     PEER_JOURNALS_MAX,
+    PEER_RANGES_MAX,
     PING_AFTER_S,
     RANGES_MAX,
     SEND_AHEAD_BYTES,
@@ -69,6 +70,9 @@ class Contact:
         self._said_s = now_s
         # receiving
         self.offers: dict[JournalId, Ranges] = {}
+        #: Journals of which nothing was to be asked, and what that followed from (`fetching`).
+        self.nothing_of: dict[JournalId, tuple[Ranges, ...]] = {}
+        self._offered_pairs = 0
         self.serials: dict[JournalId, int] = {}
         self.listed: set[JournalId] = set()
         self.whole = False
@@ -125,13 +129,21 @@ class Contact:
     # --- what the peer holds ------------------------------------------------------------------------------------
 
     def note_offer(self, held: Held) -> None:
-        """The peer holds just these of a journal. Raises RemoteError when it lists more journals than anybody has."""
-        if held.ranges:
-            self.offers[held.journal] = held.ranges
-            if len(self.offers) > PEER_JOURNALS_MAX:
-                raise RemoteError("HAVE", f"lists more than {PEER_JOURNALS_MAX} journals")
+        """The peer holds just these of a journal. Raises RemoteError when it lists more than anybody has."""
+        self.set_offer(held.journal, held.ranges)
+        if len(self.offers) > PEER_JOURNALS_MAX:
+            raise RemoteError("HAVE", f"lists more than {PEER_JOURNALS_MAX} journals")
+        if self._offered_pairs > PEER_RANGES_MAX:
+            raise RemoteError("HAVE", f"lists more than {PEER_RANGES_MAX} ranges")
+
+    def set_offer(self, journal: JournalId, ranges: Ranges) -> None:
+        """Of what the peer holds of a journal, just these are worth asking for."""
+        self._offered_pairs += len(ranges.pairs) - len(self.offers.get(journal, NONE).pairs)
+        if ranges:
+            self.offers[journal] = ranges
         else:
-            self.offers.pop(held.journal, None)
+            self.offers.pop(journal, None)
+            self.nothing_of.pop(journal, None)
 
     def note_stored(self, journal: JournalId, ranges: Ranges) -> None:
         """The peer holds these too. Raises RemoteError as `note_offer`."""

@@ -29,8 +29,7 @@ SIGHTED = "dns-sd"
 GATEWAY = "gateway"
 REMEMBERED = "remembered"
 
-#: These stay as long as somebody says so; the others go once they have failed so often.
-_LASTING = frozenset((CONFIGURED, OFFICE, GATEWAY, REMEMBERED))
+#: A sighting is believed until it has failed so often; all other reasons last until somebody takes them back.
 _SIGHTING_FAILURES_MAX = 10
 
 
@@ -126,12 +125,13 @@ class Dialing:
         if address is None:
             return
         address.busy = False
+        if address.failures >= _SIGHTING_FAILURES_MAX:
+            address.sources.discard(SIGHTED)  # whoever was announced there has gone
         longest_s = BACKOFF_REMEMBERED_MAX_S if address.sources <= {REMEMBERED} else BACKOFF_MAX_S
         delay_s = min(longest_s, BACKOFF_FIRST_S * 2 ** min(address.failures, 16))
         address.next_s = now_s + delay_s * (0.75 + 0.5 * self._jitter(address))
         address.failures += 1
-        given_up = address.failures > _SIGHTING_FAILURES_MAX and not address.sources & _LASTING
-        if given_up or not address.sources:
+        if not address.sources:
             del self.addresses[text]
 
     def network_changed(self, now_s: float) -> None:

@@ -78,7 +78,7 @@ class Fetching:
         if known is None or journal not in contact.offers:
             return False
         before = contact.wanting.get(journal, NONE)
-        self._shrink(contact.offers, journal, known.receipted)
+        contact.set_offer(journal, contact.offers[journal] - known.receipted)
         self.withdraw(contact, journal)
         return contact.wanting.get(journal, NONE) != before
 
@@ -108,17 +108,28 @@ class Fetching:
         for journal_id, offered in contact.offers.items():
             if len(rows) >= JOURNALS_PER_FRAME or pairs >= PAIRS_PER_FRAME:
                 break
-            lacking = self._ledger.lacking(journal_id, offered)
-            if lacking:
-                lacking -= self.landing.get(journal_id, NONE)
-                lacking -= self._asked.get(journal_id, NONE)
-                lacking -= self.declined.get(journal_id, NONE)
-            if lacking:
+            if lacking := self._unasked(contact, journal_id, offered):
                 lacking = first_ranges(self._fitting(journal_id, lacking, room_bytes, own_room_bytes))
             if lacking:
                 pairs += len(lacking.pairs)
                 rows.append(self._assign(contact, journal_id, lacking, known, now_s))
         return rows
+
+    def _unasked(self, contact: Contact, journal_id: JournalId, offered: Ranges) -> Ranges:
+        """What of `offered` is lacking here and asked of nobody. Nothing, mostly, and then it is not worked out again
+        while none of what it follows from has changed."""
+        known = self._ledger.journals.get(journal_id)
+        landing = self.landing.get(journal_id, NONE)
+        asked = self._asked.get(journal_id, NONE)
+        declined = self.declined.get(journal_id, NONE)
+        held, receipted, lost = (known.held, known.receipted, known.lost) if known else (NONE, NONE, NONE)
+        follows_from = (offered, held, receipted, lost, landing, asked, declined)
+        if contact.nothing_of.get(journal_id) == follows_from:
+            return NONE
+        lacking = self._ledger.lacking(journal_id, offered) - landing - asked - declined
+        if not lacking:
+            contact.nothing_of[journal_id] = follows_from
+        return lacking
 
     def _fitting(
         self, journal_id: JournalId, lacking: Ranges, room_bytes: int, own_room_bytes: int

@@ -68,9 +68,9 @@ def digest_id(key: bytes) -> bytes:
 
 
 class PublicKey:
-    """An Ed25519 public key (RFC 8032); `raw` is its 32 bytes."""
+    """An Ed25519 public key (RFC 8032); `raw` is its 32 bytes, `id` that of whoever holds the private key."""
 
-    __slots__ = ("_key", "raw")
+    __slots__ = ("_key", "id", "raw")
 
     def __init__(self, raw: bytes) -> None:
         """Raises RemoteError if `raw` is no key."""
@@ -79,11 +79,7 @@ class PublicKey:
         except ValueError:
             raise RemoteError("public key", "is not an Ed25519 key") from None
         self.raw = raw
-
-    @property
-    def id(self) -> bytes:
-        """The id of whoever holds the private key."""
-        return digest_id(self.raw)
+        self.id = digest_id(raw)
 
     def verify(self, signature: bytes, data: bytes, what: str) -> None:
         """Raises RemoteError naming `what` unless `signature` (64 bytes) over `data` was made with this key."""

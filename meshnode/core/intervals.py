@@ -86,23 +86,25 @@ class Ranges:
         return Ranges._of(out)
 
     def __sub__(self, other: Ranges) -> Ranges:
-        if not other.pairs or not self.pairs:
+        mine, theirs = self.pairs, other.pairs
+        if not theirs or not mine or theirs[-1][1] < mine[0][0] or mine[-1][1] < theirs[0][0]:
             return self
+        if mine == theirs:
+            return NONE
         out: list[Pair] = []
-        theirs = other.pairs
-        j = 0
-        for pair in self.pairs:
-            first, last = pair
-            while j < len(theirs) and theirs[j][1] < first:
+        j, ends = 0, len(theirs)
+        for first, last in mine:
+            start = first
+            while j < ends and theirs[j][1] < start:
                 j += 1
             k = j
-            while k < len(theirs) and theirs[k][0] <= last:
-                if first < theirs[k][0]:
-                    out.append((first, theirs[k][0] - 1))
-                first = theirs[k][1] + 1
+            while k < ends and theirs[k][0] <= last:
+                if start < theirs[k][0]:
+                    out.append((start, theirs[k][0] - 1))
+                start = theirs[k][1] + 1
                 k += 1
-            if first <= last:
-                out.append((first, last))
+            if start <= last:
+                out.append((start, last))
         return Ranges._of(out)
 
     def __contains__(self, number: int) -> bool:

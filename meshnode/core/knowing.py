@@ -19,6 +19,7 @@ from meshnode.core.frames import Finished, Fleet, Have, Held, ReceiptFrame, Stor
 from meshnode.core.identity import Certificate, JournalId
 from meshnode.core.intervals import NONE, Ranges
 from meshnode.core.ledger import Journal, digest_bytes, digest_total
+from meshnode.core.limits import PEER_JOURNALS_MAX
 from meshnode.core.ports import Adopt, DropBundles, PutReceipt, Row
 from meshnode.core.receipt import Receipt, issue_receipt, next_serial
 from meshnode.core.state import Pending, State
@@ -58,19 +59,22 @@ class Knowing:
         answers: list[Held] = []
         for held in frame.journals:
             contact.note_offer(held)
-            contact.serials[held.journal] = max(held.serial, contact.serials.get(held.journal, 0))
+            if held.ranges or not contact.whole:  # of finished ones there may be very many
+                contact.serials[held.journal] = max(held.serial, contact.serials.get(held.journal, 0))
             state.fetching.withdraw(contact, held.journal)
             state.custody.note(held.journal, contact.device, held.ranges)
             journal = state.ledger.journals.get(held.journal)
             if not contact.whole:
                 contact.listed.add(held.journal)
+                if len(contact.listed) > 2 * PEER_JOURNALS_MAX:  # ours and theirs
+                    raise RemoteError("HAVE", f"lists more than {PEER_JOURNALS_MAX} journals")
             elif held.serial > (journal.serial if journal else 0):
                 answers.append(
                     Held(
                         held.journal, journal.on_offer if journal else NONE, journal.serial if journal else 0
                     )
                 )
-            self.push_receipt(contact, held.journal)
+            self.push_receipt(contact, held.journal, held.serial)
         for answer in have_frames(answers, whole=False):
             state.say(contact, answer)
         if frame.whole and not contact.whole:
@@ -112,13 +116,13 @@ class Knowing:
 
     # --- receipts -----------------------------------------------------------------------------------------------
 
-    def push_receipt(self, contact: Contact, journal_id: JournalId) -> None:
-        """Send the newest receipt of a journal to a peer that lacks it, unless it is not durable yet: then all are told
-        when it is."""
+    def push_receipt(self, contact: Contact, journal_id: JournalId, theirs: int = 0) -> None:
+        """Send the newest receipt of a journal to a peer that knows none, or an older one (it says `theirs`), unless it
+        is not durable yet: then all are told when it is."""
         journal = self._state.ledger.journals.get(journal_id)
         if journal is None or journal.receipt is None or journal_id in self._unwritten:
             return
-        if contact.serials.get(journal_id, 0) < journal.serial:
+        if max(theirs, contact.serials.get(journal_id, 0)) < journal.serial:
             contact.serials[journal_id] = journal.serial
             self._state.say(contact, ReceiptFrame(journal.receipt.body, journal.receipt.signature))
 

@@ -55,8 +55,12 @@ class Landings:
         if not state.fetching.lacks(journal_id, number):  # an own one, known only now that it is open
             self.settled(contact, size)
             return
-        expired = state.ledger.is_foreign(journal) and frame.age_s > header.lifetime_s
-        if expired or not self._make_room(journal, size, rows):
+        if state.ledger.is_foreign(journal) and frame.age_s > header.lifetime_s:
+            # Not asked of this peer again. Another one is asked: it may be younger there, or this one may have lied.
+            contact.set_offer(journal_id, contact.offers.get(journal_id, NONE) - Ranges.single(number))
+            self.settled(contact, size)
+            return
+        if not self._make_room(journal, size, rows):
             state.fetching.decline(journal_id, number)
             self.settled(contact, size)
             return

@@ -19,6 +19,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
+from math import inf
 
 from meshnode.core.bundle import Header
 from meshnode.core.frames import BUCKETS, DIGEST_SIZE, Held
@@ -44,6 +45,8 @@ class Journal:
     kept: list[tuple[float, Ranges]] = field(default_factory=list)
     #: Bundles that rotted here.
     lost: Ranges = NONE
+    #: None of the bundles expires before this.
+    expires_s: float = inf
 
     @property
     def serial(self) -> int:
@@ -140,6 +143,7 @@ class Ledger:
     def _hold(self, journal: Journal, entries: dict[int, Entry]) -> None:
         journal.entries.update(entries)
         journal.held |= Ranges.of(entries)
+        journal.expires_s = min([journal.expires_s, *(e.born_s + e.lifetime_s for e in entries.values())])
         if self.is_foreign(journal):
             self._count(journal, entries.values(), 1)
 
@@ -177,8 +181,10 @@ class Ledger:
     def expired(self, now_s: float) -> Iterator[tuple[Journal, Ranges]]:
         """Others' bundles that have outlived what their source asked for."""
         for journal in self.journals.values():
-            if self.is_foreign(journal):
-                old = Ranges.of(n for n, e in journal.entries.items() if now_s - e.born_s > e.lifetime_s)
+            if journal.expires_s < now_s and self.is_foreign(journal):
+                due = {number: e.born_s + e.lifetime_s for number, e in journal.entries.items()}
+                old = Ranges.of(number for number, at_s in due.items() if at_s < now_s)
+                journal.expires_s = min((at_s for at_s in due.values() if at_s >= now_s), default=inf)
                 if old:
                     yield journal, old
 
@@ -210,6 +216,8 @@ class Ledger:
 
     def outlived(self, journal: Journal, before_s: float) -> Ranges:
         """Own bundles that were receipted before `before_s`; each is named once."""
+        if not journal.kept:
+            return NONE
         due = [ranges for at_s, ranges in journal.kept if at_s < before_s]
         journal.kept = [(at_s, ranges) for at_s, ranges in journal.kept if at_s >= before_s]
         return Ranges(pair for ranges in due for pair in ranges.pairs)

@@ -100,6 +100,8 @@ KEEP_RECEIPTED_S: Final = 7 * 24 * 3600
 
 #: Journals that one contact may list. A fleet of 500 devices that start daily for a month stays below.
 PEER_JOURNALS_MAX: Final = 16 * 1024
+#: Ranges of numbers in all of them together: a journal has a few, so this is a lie or a flood. Some 20 MB.
+PEER_RANGES_MAX: Final = 128 * 1024
 #: Contacts at once; more are refused. A crowd on one Wi-Fi, with both directions colliding.
 CONTACTS_MAX: Final = 256
 #: A contact that owes bundles and has not sent one for so long is no longer waited for if another has them.

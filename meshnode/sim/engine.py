@@ -29,11 +29,25 @@ class Timer:
 
 
 class Trace:
-    """What happened, line by line: always as a digest, as text only when somebody wants to read it."""
+    """What happened, line by line: always as a digest, as text only when somebody wants to read it (`is_read`)."""
 
     def __init__(self, write: Callable[[str], None] | None = None) -> None:
         self._write = write
         self._digest = hashlib.sha256()
+
+    @property
+    def is_read(self) -> bool:
+        """Whether it is worth putting into words what only `mix` needs."""
+        return self._write is not None
+
+    def mix(self, data: bytes) -> None:
+        """Something happened that nobody reads about: exactly these bytes."""
+        self._digest.update(data)
+
+    def tell(self, now_s: float, line: str) -> None:
+        """For readers only: what `mix` was given, in words."""
+        if self._write is not None:
+            self._write(f"{now_s:14.3f} {line}")
 
     def note(self, now_s: float, line: str) -> None:
         """Something happened. `line` must not depend on anything but the seed."""

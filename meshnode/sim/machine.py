@@ -9,13 +9,13 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Protocol, assert_never
+from typing import Final, Protocol, assert_never
 
 from meshnode.core.bundle import EPOCH_SIZE, ROUTINE
 from meshnode.core.errors import MeshnodeError, StoreTrouble
 from meshnode.core.fleet import FleetDocument
 from meshnode.core.identity import DeviceId, JournalId
-from meshnode.core.limits import FOREIGN_QUOTA_BYTES, GIB
+from meshnode.core.limits import FOREIGN_QUOTA_BYTES, GIB, KIB
 from meshnode.core.node import Node
 from meshnode.core.ports import (
     Accepted,
@@ -23,31 +23,45 @@ from meshnode.core.ports import (
     Arrived,
     Close,
     Dial,
+    DialFailed,
+    DocumentGiven,
     DropBundles,
     Effect,
     Event,
     Instant,
     Log,
+    Lost,
+    NetworkChanged,
+    Opened,
     PutBundle,
     Refused,
     Row,
     Send,
     SendBundle,
+    Sighted,
     Space,
     StoredBundle,
-    SubmissionChunk,
     SubmissionOpened,
     Tick,
     Write,
     WriteFailed,
     Written,
 )
-from meshnode.core.sealing import CHUNK_SIZE
 from meshnode.core.state import Identity, Settings
 from meshnode.core.submitting import SealerFor
 from meshnode.drivers.memory import MemoryStore
 from meshnode.sim.channel import End
 from meshnode.sim.engine import Engine, Timer
+from meshnode.sim.programs import Programs, Submission
+from meshnode.sim.telling import effect_bytes, effect_text
+
+#: Between two looks at the free disk, as in the daemon.
+SPACE_S: Final = 5.0
+#: What any commit needs besides payloads, so that a disk that is quite full takes nothing at all.
+COMMIT_BYTES: Final = 4 * KIB
+
+#: After these the next tick may be due earlier.
+_RETICK = Opened | Lost | DialFailed | Sighted | NetworkChanged | DocumentGiven | WriteFailed | Tick
 
 
 @dataclass(slots=True)
@@ -73,13 +87,16 @@ class Witness(Protocol):
     def handled(self, machine: Machine, event: Event) -> None:
         """The brain has handled this, and its effects are carried out."""
 
+    def booted(self, machine: Machine) -> None:
+        """It is on, with what its disk has."""
+
 
 class PowerCut(Exception):
     """The power went off here and now."""
 
 
 class Machine:
-    """One device."""
+    """One device. `on_power_lost` is told when the power went off by `effects_left`."""
 
     def __init__(
         self,
@@ -99,10 +116,10 @@ class Machine:
         self.node: Node | None = None
         self.ends: dict[int, End] = {}
         self.witnesses: list[Witness] = []
-        self.accepted: dict[int, Accepted] = {}
-        self.refused: dict[int, MeshnodeError] = {}
+        self.programs = Programs(engine, self._ready, self.dispatch)
         #: The power goes off before so many more effects.
         self.effects_left: int | None = None
+        self.on_power_lost: Callable[[Machine], None] = lambda machine: None
         self.disk_fails = False
         self._sealer_for = sealer_for
         self._on_dial = on_dial
@@ -110,12 +127,12 @@ class Machine:
         self._stand_ins = stand_ins
         self._contact = 0
         self._submission = 0
-        self._submitting: deque[tuple[SubmissionOpened, bytes | memoryview]] = deque()
-        self._busy: int | None = None
         self._queue: deque[Write] = deque()
         self._disk: Timer | None = None
         self._clock: Timer | None = None
+        self._clock_due_s = 0.0
         self._clock_base_s = 0.0
+        self._space_s = 0.0
 
     @property
     def name(self) -> str:
@@ -132,6 +149,16 @@ class Machine:
         """Its brain, which must be awake."""
         assert self.node is not None
         return self.node
+
+    @property
+    def accepted(self) -> dict[int, Accepted]:
+        """Submissions that were taken."""
+        return self.programs.accepted
+
+    @property
+    def refused(self) -> dict[int, MeshnodeError]:
+        """Submissions that were not taken, and why."""
+        return self.programs.refused
 
     def now(self) -> Instant:
         """What its clocks say."""
@@ -151,25 +178,39 @@ class Machine:
             stand_ins=self._stand_ins,
         )
         self.node = Node(self.identity, settings, snapshot, self.now())
-        self._carry_out(self.node.start(self.now()))
+        for witness in self.witnesses:
+            witness.booted(self)
+        try:
+            self._carry_out(self.node.start(self.now()))
+        except PowerCut:
+            self.lose_power()
+            return
         self.look_at_space()
         for record in snapshot.journals:
-            if record.destination in self.running.state.ledger.endpoints:
+            if self.node is not None and record.destination in self.node.state.ledger.endpoints:
                 self._on_arrived(self, record.id)
         self._set_clock()
 
-    def power_cut(self) -> None:
-        """Switch it off without a word: contacts, queues and everything not committed are gone."""
+    def power_cut(self, *, silent: bool = False) -> None:
+        """Switch it off without a word: contacts, queues and everything not committed are gone. `silent`: its peers
+        are not told by their radios either."""
         self.node = None
         self.effects_left = None
-        self._busy = None
         self._queue.clear()
-        self._submitting.clear()
+        self.programs.forget()
         for timer in (self._disk, self._clock):
             if timer is not None:
                 timer.cancel()
         self._disk = self._clock = None
-        self.ends.clear()
+        ends, self.ends = self.ends, {}
+        for end in ends.values():
+            end.channel.lose(end, silent=silent)
+
+    def lose_power(self) -> None:
+        """The power goes off at just this point."""
+        self.engine.note(f"{self.name} loses power")
+        self.power_cut()
+        self.on_power_lost(self)
 
     # --- the brain ----------------------------------------------------------------------------------------------
 
@@ -182,20 +223,29 @@ class Machine:
             for witness in self.witnesses:
                 witness.handled(self, event)
         except PowerCut:
-            self.engine.note(f"{self.name} loses power")
-            self.power_cut()
+            self.lose_power()
             return
-        self._set_clock()
+        if isinstance(event, _RETICK):
+            self._set_clock()
 
     def _carry_out(self, effects: list[Effect]) -> None:
+        trace = self.engine.trace
         for effect in effects:
             if self.effects_left is not None:
                 self.effects_left -= 1
                 if self.effects_left < 0:
                     raise PowerCut
+            trace.mix(effect_bytes(effect))
+            if trace.is_read and (text := effect_text(effect)):
+                trace.tell(self.engine.now_s, f"  {self.name} {self._towards(effect)}{text}")
             for witness in self.witnesses:
                 witness.effect(self, effect)
             self._do(effect)
+
+    def _towards(self, effect: Effect) -> str:
+        contact = getattr(effect, "contact", None)
+        party = self.ends[contact].across.party if contact in self.ends else None
+        return f"-> {party.name}: " if isinstance(party, Machine) else ""
 
     def _do(self, effect: Effect) -> None:
         match effect:
@@ -206,19 +256,15 @@ class Machine:
                 if end := self.ends.get(effect.contact):
                     end.send_bundle(effect)
             case Close(contact, reason):
-                if end := self.ends.pop(contact, None):
+                if end := self.ends.get(contact):
                     end.close(reason)
             case Write():
                 self._queue.append(effect)
                 self._write_soon()
             case Dial(address):
                 self._on_dial(self, address)
-            case Accepted():
-                self.accepted[effect.submission] = effect
-                self._answered()
-            case Refused():
-                self.refused[effect.submission] = effect.problem
-                self._answered()
+            case Accepted() | Refused():
+                self.programs.answered(effect)
             case Adopt(document):
                 self.identity = replace(self.identity, document=document)
             case Arrived(journal):
@@ -229,16 +275,24 @@ class Machine:
                 assert_never(effect)
 
     def _set_clock(self) -> None:
+        if self.node is None:
+            return
+        due_s = max(self.node.next_tick_s() - self._clock_base_s, self.engine.now_s + 0.02)
         if self._clock is not None:
+            if self._clock_due_s <= due_s:
+                return
             self._clock.cancel()
-        if self.node is not None:
-            due_s = self.node.next_tick_s() - self._clock_base_s
-            self._clock = self.engine.at(max(due_s, self.engine.now_s + 0.01), lambda: self.dispatch(Tick()))
+        self._clock_due_s = due_s
+        self._clock = self.engine.at(due_s, self._tick)
+
+    def _tick(self) -> None:
+        self._clock = None
+        if self.engine.now_s - self._space_s >= SPACE_S:
+            self.look_at_space()
+        self.dispatch(Tick())
 
     def adopt_by_hand(self, document: FleetDocument) -> None:
         """The document is put into its home while it is off, or told to its daemon."""
-        from meshnode.core.ports import DocumentGiven
-
         if self.node is None:
             self.identity = replace(self.identity, document=document)
         else:
@@ -264,7 +318,8 @@ class Machine:
 
     def look_at_space(self) -> None:
         """Tell the brain what the disk has left."""
-        self.dispatch(Space(self.free_bytes, self.hardware.floor_bytes))
+        self._space_s = self.engine.now_s
+        self.dispatch(Space(max(0, self.free_bytes), self.hardware.floor_bytes))
 
     def _write_soon(self) -> None:
         if self._disk is None and self._queue:
@@ -277,9 +332,11 @@ class Machine:
         tokens = tuple(write.token for write in batch)
         rows = [row for write in batch for row in write.rows]
         size = sum(row.bundle.header.payload_size for row in rows if isinstance(row, PutBundle))
-        if self.disk_fails or size > max(0, self.free_bytes):
+        if self.disk_fails or size + COMMIT_BYTES > self.free_bytes:
+            self.engine.note(f"{self.name}: a write fails")
             problem = StoreTrouble(path=self.name, problem="database or disk is full")
             self.dispatch(WriteFailed(tokens, problem))
+            self.look_at_space()
         else:
             self.store.commit(rows, self.now().s)
             for witness in self.witnesses:
@@ -291,25 +348,27 @@ class Machine:
 
     # --- messages -----------------------------------------------------------------------------------------------
 
-    def submit(self, stream: bytes | memoryview, size_bytes: int, priority: int = ROUTINE) -> int:
+    @property
+    def next_submission(self) -> int:
+        """The number that the next call of `submit` will give."""
+        return self._submission + 1
+
+    def submit(
+        self,
+        stream: bytes | memoryview,
+        size_bytes: int,
+        priority: int = ROUTINE,
+        *,
+        lifetime_s: int | None = None,
+        pace_s: float = 0.0,
+        gives_up_after: int | None = None,
+    ) -> int:
         """A program hands over a message; its number, under which `accepted` or `refused` will have the answer."""
         self._submission += 1
-        opened = SubmissionOpened(self._submission, len(stream), size_bytes, priority, b"")
-        self._submitting.append((opened, stream))
-        self._next_submission()
+        opened = SubmissionOpened(self._submission, len(stream), size_bytes, priority, b"", lifetime_s)
+        self.programs.put(Submission(opened, stream, pace_s, gives_up_after))
         return self._submission
 
-    def _answered(self) -> None:
-        self._busy = None
-        self.engine.after(0.0, self._next_submission)
-
-    def _next_submission(self) -> None:
-        if self._busy is not None or not self._submitting or self.node is None:
-            return
-        opened, stream = self._submitting.popleft()
-        self._busy = opened.submission
+    def _ready(self) -> bool:
         self.look_at_space()
-        self.dispatch(opened)
-        for at in range(0, len(stream), CHUNK_SIZE):
-            if self._busy == opened.submission:
-                self.dispatch(SubmissionChunk(opened.submission, bytes(stream[at : at + CHUNK_SIZE])))
+        return self.node is not None

@@ -42,6 +42,7 @@ class World:
         stand_ins: bool = False,
         sealer_for: SealerFor | None = None,
         on_arrived: Callable[[Machine, JournalId], None] = lambda machine, journal: None,
+        on_contact: Callable[[Channel], None] = lambda channel: None,
     ) -> None:
         self.engine = engine
         self.fleet = SimFleet(engine.random)
@@ -50,10 +51,17 @@ class World:
         self._stand_ins = stand_ins
         self._sealer_for = sealer_for or (lambda _: self.fleet.seal)
         self._on_arrived = on_arrived
+        self._on_contact = on_contact
 
-    def add(self, name: str, role: str = "officer", hardware: Hardware | None = None) -> Machine:
+    def add(
+        self,
+        name: str,
+        role: str = "officer",
+        hardware: Hardware | None = None,
+        kind: type[Machine] = Machine,
+    ) -> Machine:
         """A new device, switched off."""
-        machine = Machine(
+        machine = kind(
             self.engine,
             self.fleet.enroll(name, role),
             self._sealer_for,
@@ -80,7 +88,7 @@ class World:
         return link
 
     def sight(self, left: str, right: str) -> None:
-        """`left` hears the announcement of `right`."""
+        """`left` hears the announcement of `right`, if both are on."""
         seen = self.machines[right]
         if seen.node is not None:
             self.machines[left].dispatch(Sighted(f"{right}:1", seen.device, SIGHTED))
@@ -106,6 +114,7 @@ class World:
             on_end=lambda: self._ended(link, channel),
         )
         link.channels.append(channel)
+        self._on_contact(channel)
         left.ends[numbers[0]] = channel.left
         right.ends[numbers[1]] = channel.right
         addresses = (f"{right.name}:1", f"{left.name}:0") if addressed else ("", "")
@@ -136,11 +145,23 @@ class World:
         else:
             self.open_contact(machine, other, link)
 
-    def switch_off(self, name: str) -> None:
+    # --- on and off ---------------------------------------------------------------------------------------------
+
+    def switch_on(self, name: str) -> None:
+        """Boot it, if it is off; whoever is in range hears it, and it hears them."""
+        machine = self.machines[name]
+        if machine.node is not None:
+            return
+        self.engine.note(f"{name} is switched on")
+        machine.boot()
+        for pair in sorted(self.links):
+            if name in pair:
+                self.sight(*pair)
+                self.sight(*pair[::-1])
+
+    def switch_off(self, name: str, *, silent: bool = False) -> None:
         """A power cut: its contacts break for the others, who notice at once or, if nothing tells them, later."""
         machine = self.machines[name]
-        machine.power_cut()
-        for link in self.links.values():
-            for channel in list(link.channels):
-                if machine in (channel.left.party, channel.right.party):
-                    channel.cut("the connection broke")
+        if machine.node is not None:
+            self.engine.note(f"{name} is off")
+            machine.power_cut(silent=silent)

@@ -37,6 +37,7 @@ from meshnode.core.limits import (
     NUMBER_MAX,
     PAYLOAD_SIZE_MAX,
     PEER_JOURNALS_MAX,
+    PEER_RANGES_MAX,
     PING_AFTER_S,
     RANGES_MAX,
     SEND_AHEAD_BYTES,
@@ -218,6 +219,18 @@ def test_offers_replace_and_add_and_are_bounded() -> None:
         peer.note_stored(JournalId(number.to_bytes(16, "big")), Ranges.single(1))
     with pytest.raises(RemoteError, match="lists more than"):
         peer.note_stored(J, Ranges.single(1))
+
+
+def test_the_ranges_of_all_offers_together_are_bounded() -> None:
+    peer = contact()
+    gaps = [gappy(n * RANGES_MAX) for n in range(1, PEER_RANGES_MAX // RANGES_MAX + 1)]
+    for _ in range(3):  # what is replaced does not count
+        peer.note_offer(Held(J, gaps[7], 0))
+        peer.note_offer(Held(J, gaps[1], 0))
+        peer.set_offer(J, NONE)
+    peer.note_stored(J, gaps[-1])
+    with pytest.raises(RemoteError, match="lists more than 131072 ranges"):
+        peer.note_stored(JournalId(b"x" * 16), Ranges.single(1))
 
 
 # --- sending ----------------------------------------------------------------------------------------------------
@@ -411,7 +424,7 @@ def test_wanting_and_dropping_for_ever_costs_no_memory() -> None:
 # --- frames of several journals ---------------------------------------------------------------------------------
 
 
-def gappy(pairs: int, width: int = 2**35) -> Ranges:
+def gappy(pairs: int) -> Ranges:
     """As many ranges, with numbers that take as many bytes as numbers can."""
     return Ranges((NUMBER_MAX - 2 * at, NUMBER_MAX - 2 * at) for at in range(pairs))
 
@@ -425,7 +438,7 @@ def journal_ids(count: int) -> list[JournalId]:
     st.lists(st.sampled_from([0, 1, 2, 500, RANGES_MAX - 1, RANGES_MAX, RANGES_MAX + 5]), max_size=8),
     st.booleans(),
 )
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 def test_have_frames_name_every_journal_and_fit(pairs: list[int], whole: bool) -> None:
     rows = [Held(j, gappy(n), 2**62) for j, n in zip(journal_ids(len(pairs)), pairs, strict=True)]
     frames = list(have_frames(rows, whole=whole))
@@ -446,7 +459,7 @@ def test_have_frames_of_many_journals() -> None:
 
 
 @given(st.lists(st.sampled_from([1, 2, RANGES_MAX, 2 * RANGES_MAX + 5]), max_size=12))
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 def test_stored_frames_say_everything_and_fit(pairs: list[int]) -> None:
     rows = [(j, gappy(n)) for j, n in zip(journal_ids(len(pairs)), pairs, strict=True)]
     frames = list(stored_frames(rows))

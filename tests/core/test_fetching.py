@@ -358,7 +358,7 @@ class Askers(RuleBasedStateMachine):
 
 
 TestAskers = Askers.TestCase
-TestAskers.settings = settings(max_examples=60, stateful_step_count=30, deadline=None)
+TestAskers.settings = settings(max_examples=60, stateful_step_count=30)
 
 
 @given(st.lists(st.sets(st.integers(1, 200), max_size=100).map(Ranges.of), min_size=1, max_size=5))

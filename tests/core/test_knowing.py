@@ -10,7 +10,7 @@ from meshnode.core.frames import BUCKETS, Finished, Have, Held, Hello, ReceiptFr
 from meshnode.core.identity import JournalId
 from meshnode.core.intervals import NONE, Ranges
 from meshnode.core.ledger import Ledger, digest_bytes, digest_total
-from meshnode.core.limits import RANGES_MAX
+from meshnode.core.limits import JOURNALS_PER_FRAME, PEER_JOURNALS_MAX, RANGES_MAX
 from meshnode.core.ports import PutReceipt, Row, Sighted, Taken
 from meshnode.core.receipt import Receipt, read_receipt
 from meshnode.drivers.memory import MemoryStore
@@ -87,7 +87,7 @@ def test_a_new_device_learns_everything() -> None:
     st.dictionaries(st.integers(0, 5), st.integers(1, 3)),
     st.dictionaries(st.integers(0, 5), st.integers(1, 3)),
 )
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 def test_any_two_nodes_know_the_newest_after_meeting(one: dict[int, int], other: dict[int, int]) -> None:
     """Journals 0 to 2 share a bucket."""
     journals = [JournalId(bytes((max(0, n - 2), n)) + bytes(14)) for n in range(6)]
@@ -261,3 +261,34 @@ def test_a_contact_of_two_idle_nodes_costs_little() -> None:
     assert pipe.carried_bytes - before <= 2 * 12 * 2 * 6, "PING and PONG"
     assert not [host.name for host in world.hosts.values() if host.node.state.greeted == []]
     assert Hello("x", (), 0, 0, 0, False, 0).version_max == 1
+
+
+# --- a peer that lists for ever ---------------------------------------------------------------------------------
+
+
+def listing(first: int, count: int, ranges: Ranges, serial: int) -> Have:
+    """A list of as many journals that do not exist."""
+    journals = (JournalId((first + number).to_bytes(16, "big")) for number in range(count))
+    return Have(False, tuple(Held(journal, ranges, serial) for journal in journals))
+
+
+def test_finished_journals_named_without_end_are_answered_and_forgotten() -> None:
+    host = Host(FLEET)
+    agus = host.meet("agus")
+    for at in range(20):
+        agus.says(listing(at * JOURNALS_PER_FRAME, JOURNALS_PER_FRAME, NONE, 5))
+    (contact,) = host.node.state.contacts.values()
+    assert len(contact.serials) == len(contact.offers) == len(contact.listed) == 0
+    assert len(host.node.state.ledger.journals) == 0
+    assert agus.closed is None
+
+
+@pytest.mark.parametrize(("ranges", "serial"), [(NONE, 5), (Ranges.single(1), 0)])
+def test_a_first_list_without_end_is_a_fault(ranges: Ranges, serial: int) -> None:
+    host = Host(FLEET)
+    agus = host.meet("agus", greet=False)
+    agus.greet(have=Have(False, ()))
+    for at in range(2 * PEER_JOURNALS_MAX // JOURNALS_PER_FRAME + 1):
+        if agus.closed is None:
+            agus.says(listing(at * JOURNALS_PER_FRAME, JOURNALS_PER_FRAME, ranges, serial))
+    assert agus.closed == f"HAVE lists more than {PEER_JOURNALS_MAX} journals."

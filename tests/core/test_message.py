@@ -74,7 +74,7 @@ sizes = st.sampled_from([0, 0, 1, 2, 100, CHUNK_SIZE - 1, CHUNK_SIZE, CHUNK_SIZE
 
 
 @given(st.lists(sizes, min_size=1, max_size=4), st.sampled_from([1 << 16, 100_003, CHUNK_SIZE, 1 << 20]))
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 def test_any_files_through_sealed_bundles(file_sizes: list[int], piece: int) -> None:
     manifest = named(file_sizes)
     stream = stream_head(manifest) + b"".join(content(*pair) for pair in enumerate(file_sizes))

@@ -7,6 +7,7 @@ node knows it and has freed the space.
 
 from __future__ import annotations
 
+import pytest
 from hypothesis import HealthCheck, note, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
@@ -15,7 +16,7 @@ from meshnode.core.bundle import ROUTINE, URGENT
 from meshnode.core.custody import DELIVERED
 from meshnode.core.identity import JournalId
 from meshnode.core.intervals import NONE, Ranges
-from meshnode.core.limits import DEAD_AFTER_S
+from meshnode.core.limits import DEAD_AFTER_S, GIB, PAYLOAD_SIZE_MAX
 from meshnode.core.ports import NetworkChanged, Sighted
 from meshnode.core.sealing import CHUNK_SIZE
 from tests.core.fleets import Fleet
@@ -37,6 +38,7 @@ class Nodes(RuleBasedStateMachine):
 
     names: tuple[str, ...] = ("siti", "office")
     links: tuple[tuple[str, str], ...] = (("siti", "office"),)
+    quota_bytes = GIB
 
     def __init__(self) -> None:
         super().__init__()
@@ -47,7 +49,8 @@ class Nodes(RuleBasedStateMachine):
     @initialize()
     def begin(self) -> None:
         for name in self.names:
-            self.world.add(name, "office" if name == "office" else "officer")
+            role = "office" if name == "office" else "officer"
+            self.world.add(name, role, quota_bytes=self.quota_bytes)
         self.office = Office(self.world.hosts["office"])
         for one, other in self.links:
             self.world.link(one, other)
@@ -194,6 +197,12 @@ class Nodes(RuleBasedStateMachine):
                     last = int(first) + accepted.bundles - 1
                     assert host.stored(JournalId(bytes.fromhex(journal))).covers(int(first), last), submission
 
+    @invariant()
+    def quotas_are_kept(self) -> None:
+        for host in self.world.hosts.values():
+            state = host.node.state
+            assert state.ledger.foreign_size + state.landing_bytes <= self.quota_bytes
+
     # --- and in the end -----------------------------------------------------------------------------------------
 
     def teardown(self) -> None:
@@ -255,6 +264,12 @@ class Chain(Nodes):
     links = (("siti", "agus"), ("agus", "office"))
 
 
+class Strait(Chain):
+    """A chain through a device that has room for hardly more than one message."""
+
+    quota_bytes = 3 * PAYLOAD_SIZE_MAX
+
+
 class Triangle(Nodes):
     """Everybody meets everybody."""
 
@@ -262,13 +277,26 @@ class Triangle(Nodes):
     links = (("siti", "agus"), ("agus", "office"), ("siti", "office"))
 
 
+@pytest.mark.xfail(reason="a carrier does not let go of parts that the office holds and cannot sign for yet")
+def test_a_message_larger_than_a_carriers_room_passes_through_it() -> None:
+    world = World(FLEET)
+    siti, agus = world.add("siti"), world.add("agus", quota_bytes=3 * PAYLOAD_SIZE_MAX)
+    office = Office(world.add("office", "office"))
+    world.open(siti, agus)
+    world.open(agus, office.host)
+    siti.submit(bytes(5 * CHUNK_SIZE))
+    for _ in range(60):
+        world.pass_time(1)
+        office.look()
+        world.run()
+    assert list(office.taken.values()) == [bytes(5 * CHUNK_SIZE)]
+
+
 def budget(examples: int) -> settings:
     """Enough to find what there is to find, in seconds."""
     return settings(
         max_examples=examples,
         stateful_step_count=40,
-        deadline=None,
-        print_blob=True,
         suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
     )
 
@@ -277,5 +305,7 @@ TestTwo = Nodes.TestCase
 TestTwo.settings = budget(40)
 TestChain = Chain.TestCase
 TestChain.settings = budget(40)
+TestStrait = Strait.TestCase
+TestStrait.settings = budget(40)
 TestTriangle = Triangle.TestCase
 TestTriangle.settings = budget(40)

@@ -1,0 +1,296 @@
+"""What a store promises, kept by both: the one in SQLite, and the one in memory that simulations use."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from meshnode.core.bundle import Bundle
+from meshnode.core.identity import JournalId
+from meshnode.core.intervals import NONE, Ranges
+from meshnode.core.limits import NUMBER_MAX, PAYLOAD_SIZE_MAX
+from meshnode.core.ports import (
+    DropBundles,
+    Entry,
+    JournalRecord,
+    PutAddress,
+    PutBundle,
+    PutCertificate,
+    PutCustody,
+    PutMessage,
+    PutReceipt,
+    Row,
+    Snapshot,
+    Store,
+    StoredBundle,
+)
+from meshnode.drivers.memory import MemoryStore
+from meshnode.drivers.sqlite import SqliteStore
+from tests.core.fleets import Fleet, Source
+
+FLEET = Fleet()
+SITI, AGUS = Source(FLEET, "siti"), Source(FLEET, "agus")
+J = SITI.journal
+
+
+def put(bundle: Bundle, born_s: float = 5.5, arrived_ms: int = 77) -> PutBundle:
+    """The row of a bundle."""
+    return PutBundle(bundle, bundle.header.journal, born_s, arrived_ms)
+
+
+class Device:
+    """A store that can be closed and opened again."""
+
+    def __init__(self, make: Callable[[], Store]) -> None:
+        self._make = make
+        self.store = make()
+
+    def restart(self) -> Store:
+        """The same device, later."""
+        self.store.close()
+        self.store = self._make()
+        return self.store
+
+
+@pytest.fixture(params=["sqlite", "memory"])
+def device(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Device]:
+    """One of either kind."""
+    memory = MemoryStore()
+    made = Device(lambda: memory if request.param == "memory" else SqliteStore(tmp_path / "store.db"))
+    yield made
+    made.store.close()
+
+
+@pytest.fixture
+def store(device: Device) -> Store:
+    """A new store."""
+    return device.store
+
+
+def entries(snapshot: Snapshot) -> dict[JournalId, list[int]]:
+    """The numbers that are there."""
+    return {record.id: sorted(record.entries) for record in snapshot.journals}
+
+
+def test_a_new_store_is_empty(store: Store) -> None:
+    assert store.load() == Snapshot()
+    assert store.read(J, 1) is None
+
+
+def test_a_bundle_comes_back_as_it_was_put(device: Device) -> None:
+    bundle = SITI.bundle(7, part=2, parts=3, size=PAYLOAD_SIZE_MAX, priority=0, lifetime_s=99)
+    device.store.commit([put(bundle, -12.25, -5)], 1.0)
+    for restart in (False, True):
+        store = device.restart() if restart else device.store
+        expected = StoredBundle(bundle.header_bytes, bundle.signature, bundle.payload, -12.25, -5)
+        assert store.read(J, 7) == expected
+        assert store.read(J, 6) is store.read(AGUS.journal, 7) is None
+        (record,) = store.load().journals
+        entry = Entry(PAYLOAD_SIZE_MAX, 0, 6, 3, -12.25, 99)
+        assert record == JournalRecord(J, SITI.device, FLEET.endpoint, SITI.epoch, {7: entry})
+
+
+def test_what_is_put_again_is_replaced(store: Store) -> None:
+    store.commit([put(SITI.bundle(1))], 1.0)
+    again = SITI.bundle(1, size=3000, lifetime_s=60)
+    store.commit([put(again, 9.0)], 2.0)
+    stored = store.read(J, 1)
+    assert stored is not None
+    assert (stored.header, stored.payload) == (again.header_bytes, again.payload)
+    assert store.load().journals[0].entries == {1: Entry(3000, 1, 1, 1, 9.0, 60)}
+
+
+def test_dropped_bundles_are_gone_and_their_journal_is_still_known(device: Device) -> None:
+    rows: list[Row] = [put(source.bundle(number)) for source in (SITI, AGUS) for number in range(1, 7)]
+    device.store.commit(rows, 1.0)
+    device.store.commit([DropBundles(J, Ranges([(2, 3), (5, NUMBER_MAX)]))], 2.0)
+    device.store.commit([DropBundles(JournalId(b"x" * 16), Ranges.single(1)), DropBundles(J, NONE)], 3.0)
+    for restart in (False, True):
+        store = device.restart() if restart else device.store
+        assert entries(store.load()) == {J: [1, 4], AGUS.journal: [1, 2, 3, 4, 5, 6]}
+        assert [store.read(J, number) is not None for number in range(1, 7)] == [1, 0, 0, 1, 0, 0]
+    device.store.commit([DropBundles(J, Ranges.span(1, 9))], 4.0)
+    assert device.restart().load().journals[0] == JournalRecord(J, SITI.device, FLEET.endpoint, SITI.epoch)
+
+
+def test_rows_are_kept_in_their_order(store: Store) -> None:
+    one, two = SITI.bundle(1), SITI.bundle(1, size=3000)
+    store.commit([put(one), DropBundles(J, Ranges.single(1)), put(two)], 1.0)
+    assert entries(store.load()) == {J: [1]}
+    assert store.load().journals[0].entries[1].size == 3000
+    store.commit([put(one), DropBundles(J, Ranges.single(1))], 1.0)
+    assert entries(store.load()) == {J: []}
+    assert store.read(J, 1) is None
+
+
+def test_the_largest_numbers(device: Device) -> None:
+    bundle = SITI.bundle(NUMBER_MAX, lifetime_s=10 * 365 * 24 * 3600)
+    receipt = FLEET.receipt(J, Ranges.span(1, NUMBER_MAX), 2**62)
+    message = PutMessage(J, NUMBER_MAX, NUMBER_MAX, 2**40, 2**53, b"")
+    rows: list[Row] = [put(bundle), PutReceipt(receipt, 2.0**40), message]
+    device.store.commit(rows, 2.0**40)
+    snapshot = device.restart().load()
+    assert entries(snapshot) == {J: [NUMBER_MAX]}
+    assert (snapshot.receipts, snapshot.messages) == ([(receipt, 2.0**40)], [message])
+    assert snapshot.clock_s == 2.0**40
+
+
+def test_the_newest_receipt_of_a_journal_is_kept(device: Device) -> None:
+    receipts = [FLEET.receipt(J, Ranges.span(1, serial), serial) for serial in (1, 2, 3)]
+    other = FLEET.receipt(AGUS.journal, Ranges.single(1))
+    for receipt in [*receipts, other]:
+        device.store.commit([PutReceipt(receipt, float(receipt.serial))], 1.0)
+    kept = dict(device.restart().load().receipts)
+    assert kept == {receipts[-1]: 3.0, other: float(other.serial)}
+    for receipt in kept:
+        receipt.verify(FLEET.endpoint_key.public)
+
+
+def test_messages_keep_their_order(device: Device) -> None:
+    messages = [
+        PutMessage(journal, first, first + 1, 900, 5, bytes((first,)))
+        for journal, first in ((AGUS.journal, 9), (J, 1), (J, 4), (AGUS.journal, 1), (J, 3))
+    ]
+    device.store.commit(list(messages[:2]), 1.0)
+    device.store.commit(list(messages[2:]), 1.0)
+    assert device.restart().load().messages == messages
+
+
+def test_certificates_addresses_and_custody(device: Device) -> None:
+    rows: list[Row] = [
+        PutCertificate(SITI.certificate),
+        PutCertificate(AGUS.certificate),
+        PutCertificate(SITI.certificate),
+        PutAddress("10.0.0.1:7766", SITI.device, 1.5),
+        PutAddress("[fe80::1]:7766", SITI.device, 2.5),
+        PutAddress("10.0.0.1:7766", AGUS.device, 3.5),
+        PutCustody(J, SITI.device, Ranges([(1, 5), (9, 9)])),
+        PutCustody(J, AGUS.device, Ranges.single(2)),
+        PutCustody(J, SITI.device, Ranges([(2, 2), (7, 8)])),
+        PutCustody(AGUS.journal, SITI.device, Ranges.single(1)),
+        PutCustody(AGUS.journal, SITI.device, NONE),
+    ]
+    device.store.commit(rows, 1.0)
+    snapshot = device.restart().load()
+    assert sorted(snapshot.certificates) == sorted([SITI.certificate.der, AGUS.certificate.der])
+    assert sorted(snapshot.addresses, key=lambda row: row.address) == [rows[5], rows[4]]
+    assert sorted(snapshot.custody, key=lambda row: row.peer) == sorted(
+        [row for row in (rows[7], rows[8]) if isinstance(row, PutCustody)], key=lambda row: row.peer
+    )
+
+
+def test_the_clock_is_kept(device: Device) -> None:
+    device.store.commit([], 12.75)
+    assert device.store.load().clock_s == 12.75
+    device.store.commit([put(SITI.bundle(1))], 13.5)
+    assert device.restart().load().clock_s == 13.5
+
+
+def test_all_rows_of_a_commit_or_none(device: Device) -> None:
+    device.store.commit([put(SITI.bundle(1)), PutAddress("a:1", SITI.device, 1.0)], 1.0)
+    before = device.store.load()
+    rows: list[Row] = [
+        put(SITI.bundle(2)),
+        put(AGUS.bundle(1)),
+        DropBundles(J, Ranges.single(1)),
+        PutMessage(J, 1, 2, 3, 4, b""),
+        replace(put(AGUS.bundle(2)), journal=JournalId(b"x" * 16)),  # not its journal: a mistake in the node
+    ]
+    with pytest.raises(AssertionError):
+        device.store.commit(rows, 9.0)
+    assert device.store.load() == before
+    device.store.commit([*rows[:2], PutAddress("b:1", SITI.device, 1.0)], 10.0)
+    snapshot = device.restart().load()
+    assert entries(snapshot) == {J: [1, 2], AGUS.journal: [1]}
+    assert len(snapshot.addresses) == 2
+
+
+def test_a_snapshot_is_the_loaders_own(store: Store) -> None:
+    rows: list[Row] = [put(SITI.bundle(1)), put(SITI.bundle(2)), PutMessage(J, 1, 2, 3, 4, b"")]
+    store.commit(rows, 1.0)
+    snapshot = store.load()
+    snapshot.journals[0].entries.clear()
+    snapshot.messages.clear()
+    assert entries(store.load()) == {J: [1, 2]}
+    assert len(store.load().messages) == 1
+
+
+# --- both are the same ------------------------------------------------------------------------------------------
+
+BUNDLES = [
+    source.bundle(number, size=size)
+    for source in (SITI, AGUS)
+    for number in (1, 2, 3, 4)
+    for size in (1200, 1300)
+]
+RECEIPTS = [FLEET.receipt(j, Ranges.span(1, serial), serial) for j in (J, AGUS.journal) for serial in (1, 2)]
+
+journals = st.sampled_from([J, AGUS.journal, JournalId(b"x" * 16)])
+peers = st.sampled_from([SITI.device, AGUS.device])
+ranges = st.sets(st.integers(1, 6), max_size=4).map(Ranges.of)
+instants = st.floats(-1e6, 1e6)
+rows = st.one_of(
+    st.builds(put, st.sampled_from(BUNDLES), instants, st.integers(-5, 5)),
+    st.builds(put, st.sampled_from(BUNDLES), instants, st.integers(-5, 5)),
+    st.builds(DropBundles, journals, ranges | st.just(Ranges.span(2, NUMBER_MAX))),
+    st.builds(PutReceipt, st.sampled_from(RECEIPTS), instants),
+    st.sampled_from([SITI.certificate, AGUS.certificate]).map(PutCertificate),
+    st.builds(
+        PutMessage,
+        journals,
+        st.integers(1, 3),
+        st.integers(3, 4),
+        st.just(9),
+        st.just(9),
+        st.binary(max_size=2),
+    ),
+    st.builds(PutCustody, journals, peers, ranges),
+    st.builds(PutAddress, st.sampled_from(["a:1", "b:2"]), peers, instants),
+)
+
+
+@given(st.lists(st.tuples(st.lists(rows, max_size=8), instants, st.booleans()), max_size=6))
+@settings(max_examples=30, deadline=None)
+def test_both_stores_keep_the_same(commits: list[tuple[list[Row], float, bool]]) -> None:
+    memory = MemoryStore()
+    with tempfile.TemporaryDirectory() as folder:
+        sqlite = SqliteStore(Path(folder) / "store.db")
+        try:
+            for some, clock_s, restart in commits:
+                memory.commit(list(some), clock_s)
+                sqlite.commit(list(some), clock_s)
+                if restart:
+                    sqlite.close()
+                    sqlite = SqliteStore(Path(folder) / "store.db")
+                assert sqlite.load() == memory.load()
+            for bundle in BUNDLES:
+                place = bundle.header.journal, bundle.header.number
+                assert sqlite.read(*place) == memory.read(*place)
+            pages_size, _ = sqlite.sizes()
+            assert pages_size > 0
+            assert memory.size_bytes == sum(
+                entry.size for record in memory.load().journals for entry in record.entries.values()
+            )
+        finally:
+            sqlite.close()
+
+
+def test_rot_in_memory_is_found_by_the_digest() -> None:
+    """What simulations use to let bits turn over."""
+    memory = MemoryStore()
+    bundle = SITI.bundle(1)
+    memory.commit([put(bundle)], 1.0)
+    copy = memory.copy()
+    memory.spoil(J, 1)
+    stored = memory.read(J, 1)
+    assert stored is not None
+    assert len(stored.payload) == len(bundle.payload)
+    assert stored.payload != bundle.payload
+    assert copy.read(J, 1) == StoredBundle(bundle.header_bytes, bundle.signature, bundle.payload, 5.5, 77)
+    assert copy.load() == memory.load()
