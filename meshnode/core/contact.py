@@ -112,15 +112,22 @@ class Contact:
 
     def check_alive(self, now_s: float) -> str | None:
         """Why this contact is over, or None."""
-        if self.hello is None and now_s - self.opened_s > HANDSHAKE_S:
+        if self.hello is None and now_s >= self.opened_s + HANDSHAKE_S:
             return "said no HELLO"
-        if now_s - self._heard_s > DEAD_AFTER_S:
+        if now_s >= self._heard_s + DEAD_AFTER_S:
             return "silent"
         return None
 
+    def next_look_s(self) -> float:
+        """Before this neither `check_alive` nor `ping_due` has anything to say, whatever happens."""
+        dead_s = self._heard_s + DEAD_AFTER_S
+        if self.hello is None:
+            dead_s = min(dead_s, self.opened_s + HANDSHAKE_S)
+        return min(dead_s, self._said_s + PING_AFTER_S)
+
     def ping_due(self, now_s: float) -> bool:
         """Whether we have been silent for so long that a PING is called for."""
-        return now_s - self._said_s >= PING_AFTER_S
+        return now_s >= self._said_s + PING_AFTER_S
 
     def ping(self, now_s: float) -> Send:
         """Say PING."""

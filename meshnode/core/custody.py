@@ -57,6 +57,11 @@ class Custody:
             if peer in holders and journal_id not in journals:
                 self.note(journal_id, peer, NONE)
 
+    @property
+    def has_unsaved(self) -> bool:
+        """Whether `unsaved` has something to say."""
+        return bool(self._unsaved)
+
     def unsaved(self) -> Iterator[PutCustody]:
         """What has changed since this was last asked."""
         for journal, peer in sorted(self._unsaved):

@@ -193,6 +193,11 @@ class Knowing:
             for contact in state.greeted:
                 self.push_receipt(contact, journal.id)
 
+    @property
+    def has_failed(self) -> bool:
+        """Whether a receipt waits to be written again."""
+        return bool(self._failed)
+
     def failed(self, receipts: Iterable[Receipt]) -> None:
         """The disk did not take these: try again later (`tick`)."""
         self._failed.update(receipt.journal for receipt in receipts)

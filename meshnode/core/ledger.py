@@ -184,7 +184,7 @@ class Ledger:
             if journal.expires_s < now_s and self.is_foreign(journal):
                 due = {number: e.born_s + e.lifetime_s for number, e in journal.entries.items()}
                 old = Ranges.of(number for number, at_s in due.items() if at_s < now_s)
-                journal.expires_s = min((at_s for at_s in due.values() if at_s >= now_s), default=inf)
+                journal.expires_s = min(due.values(), default=inf)
                 if old:
                     yield journal, old
 

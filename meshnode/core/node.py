@@ -45,7 +45,7 @@ from meshnode.core.identity import JournalId, read_certificate
 from meshnode.core.intervals import NONE
 from meshnode.core.knowing import Knowing
 from meshnode.core.landing import Landings
-from meshnode.core.limits import HOUSEKEEPING_S, KEEP_RECEIPTED_S, PAYLOAD_SIZE_MAX
+from meshnode.core.limits import HOUSEKEEPING_S, KEEP_RECEIPTED_S, PAYLOAD_SIZE_MAX, STALL_S
 from meshnode.core.meeting import Meeting
 from meshnode.core.ports import (
     Close,
@@ -60,6 +60,7 @@ from meshnode.core.ports import (
     Lost,
     NetworkChanged,
     Opened,
+    PutClock,
     Received,
     Row,
     Sent,
@@ -125,10 +126,17 @@ class Node:
         """When the next `Tick` is of use, if nothing happens before."""
         state = self.state
         at_s = self._housekeeping_s + HOUSEKEEPING_S
-        due_s = state.dialing.next_due_s(state.connected)
+        due_s = state.dialing.next_due_s(state.connected) if state.dialing.addresses else None
         if due_s is not None:
             at_s = min(at_s, due_s)
-        return min(at_s, state.now.s + 1.0) if state.contacts else at_s
+        soon_s = state.now.s + 1.0
+        if state.custody.has_unsaved or self._knowing.has_failed:
+            at_s = min(at_s, soon_s)
+        for contact in state.contacts.values():
+            at_s = min(at_s, contact.next_look_s())
+            if contact.wanting:
+                at_s = min(at_s, max(soon_s, contact.wanting_since_s + STALL_S))
+        return at_s
 
     def _take(self, event: Event) -> None:  # noqa: C901 - one line an event, and mypy sees that none is missing
         state = self.state
@@ -174,8 +182,8 @@ class Node:
     def _settle(self) -> None:
         """Decide what follows from all that has changed: dial, ask, send."""
         state = self.state
-        for address in state.dialing.due(state.now.s, state.connected):
-            state.effects.append(Dial(address))
+        if state.dialing.addresses:
+            state.effects.extend(map(Dial, state.dialing.due(state.now.s, state.connected)))
         for number in sorted(state.to_ask):
             if contact := state.contacts.get(number):
                 self._ask(contact)
@@ -320,7 +328,7 @@ class Node:
         self._knowing.tick()
         if rows := tuple(state.custody.unsaved()):
             state.write(rows)
-        if state.now.s - self._housekeeping_s >= HOUSEKEEPING_S:
+        if state.now.s >= self._housekeeping_s + HOUSEKEEPING_S:  # the very sum that `next_tick_s` names
             self._housekeeping_s = state.now.s
             self._keep_house()
 
@@ -335,5 +343,4 @@ class Node:
             for journal in state.ledger.journals.values()
             if (old := state.ledger.outlived(journal, state.now.s - KEEP_RECEIPTED_S))
         )
-        if rows:
-            state.write(tuple(rows))
+        state.write((*rows, PutClock()))

@@ -97,7 +97,13 @@ class PutAddress:
     at_s: float
 
 
-Row = PutBundle | DropBundles | PutReceipt | PutCertificate | PutMessage | PutCustody | PutAddress
+@dataclass(frozen=True, slots=True)
+class PutClock:
+    """Remember how late it is, as every commit does, though there is nothing else to write: what is carried by a node
+    that writes nothing for hours has aged by these hours when it starts again."""
+
+
+Row = PutBundle | DropBundles | PutReceipt | PutCertificate | PutMessage | PutCustody | PutAddress | PutClock
 
 
 # --- what a store gives back at start ---------------------------------------------------------------------------
@@ -308,7 +314,7 @@ class Space:
 
 @dataclass(frozen=True, slots=True)
 class Tick:
-    """Time has passed. At least once a second while there are contacts."""
+    """Time has passed. Due when `Node.next_tick_s` said so after the last one, or since, if that is sooner."""
 
 
 Event = (

@@ -18,6 +18,7 @@ from meshnode.core.ports import (
     PutAddress,
     PutBundle,
     PutCertificate,
+    PutClock,
     PutCustody,
     PutMessage,
     PutReceipt,
@@ -119,6 +120,8 @@ class MemoryStore:
                     self._custody[journal, peer] = row
             case PutAddress():
                 self._addresses[row.address] = row
+            case PutClock():
+                pass  # every commit does
 
     def _drop_bundles(self, row: DropBundles) -> None:
         record = self._journals.get(row.journal)

@@ -144,7 +144,7 @@ class _Run:
         for name in plan.nodes:
             gateway = name in plan.gateways
             quota = _DISK_BYTES if gateway else store_bytes
-            hardware = Hardware(foreign_quota_bytes=quota, disk_bytes=_DISK_BYTES)
+            hardware = Hardware(foreign_quota_bytes=quota, disk_bytes=_DISK_BYTES, look_s=math.inf)
             machine = self.world.add(name, "office" if gateway else "officer", hardware)
             machine.witnesses.append(self.ledger)
             self.ledger.names[machine.device] = name

@@ -124,13 +124,12 @@ class End:
         stored = self.party.read(effect.journal, effect.number)
         rotten = False
         declared = 0
-        if stored is not None:
+        if stored is not None and not stored.payload and self.channel.stand_ins:
+            declared = effect.size
+        elif stored is not None:
             try:
                 header = read_bundle(stored.header, stored.signature, stored.payload).header
-                if stored.payload or not self.channel.stand_ins:
-                    rotten = hashlib.sha256(stored.payload).digest() != header.payload_sha256
-                else:
-                    declared = header.payload_size
+                rotten = hashlib.sha256(stored.payload).digest() != header.payload_sha256
             except RemoteError:
                 rotten = True
         if stored is None or rotten:

@@ -202,6 +202,7 @@ class Restores(Fault):
         self.stage.world.switch_off(machine.name)
         before = {j: r for j, r in truth.shelves[machine.name].held.items() if truth.is_own(machine, j)}
         machine.store = copy.copy()
+        truth.forgetful.add(machine.name)
         truth.replace_disk(machine)
         for journal, ranges in before.items():
             gone = ranges - truth.shelves[machine.name].of(journal)
@@ -223,6 +224,7 @@ class FullDisks(Fault):
         left = self.chance.choice([0, 2 * KIB, 300 * KIB, 2 * MIB])
         machine.hardware.disk_bytes = min(before, machine.store.size_bytes + left)
         self.stage.truth.squeezed.add(machine.name)
+        self.stage.truth.forgetful.add(machine.name)
         self.note(f"the disk of {machine.name} is full but for {left} bytes")
         self.stage.engine.after(log_uniform(self.chance, 1, 20_000), lambda: self._free(machine, before))
 
@@ -240,6 +242,7 @@ class FailingWrites(Fault):
     def strike(self, machine: Machine) -> None:
         """From now on."""
         machine.disk_fails = True
+        self.stage.truth.forgetful.add(machine.name)
         self.note(f"the disk of {machine.name} fails")
         self.stage.engine.after(log_uniform(self.chance, 0.01, 5000), lambda: self._mend(machine))
 

@@ -338,21 +338,19 @@ class Originals(Judge):
 
 
 class Ages(Judge):
-    """A bundle never gets younger on its way, and others' bundles are not carried beyond their lifetime."""
+    """A bundle ages on its way by as long as its carriers are on, and others' are not carried beyond their lifetime."""
 
     def __init__(self, truth: Truth) -> None:
         super().__init__(truth)
-        self._said: dict[tuple[str, JournalId, int], int] = {}
+        self._kept: dict[tuple[str, JournalId, int], tuple[float, float, int]] = {}
+        self._told: dict[tuple[str, JournalId, int], int] = {}
         self._looked_s: dict[str, float] = {}
 
     def effect(self, machine: Machine, effect: Effect) -> None:
         """What is told is no less than it is."""
         if not isinstance(effect, SendBundle):
             return
-        put = self.truth.shelves[machine.name].puts.get((effect.journal, effect.number))
-        if put is None:
-            return
-        age_s = machine.now().s - put.born_s
+        age_s = self._true_age_s(machine, effect)
         if effect.age_s < age_s - ROUNDING_S:
             what = f"{name_of(effect.journal)}:{effect.number}"
             raise self.broken(f"{machine.name} says that {what} is {effect.age_s} s old, it is {age_s:.0f}")
@@ -360,7 +358,15 @@ class Ages(Judge):
             receiver = end.across.party
             assert isinstance(receiver, Machine)
             place = receiver.name, effect.journal, effect.number
-            self._said[place] = min(effect.age_s, self._said.get(place, effect.age_s))
+            self._told[place] = min(effect.age_s, self._told.get(place, effect.age_s))
+
+    def _true_age_s(self, machine: Machine, effect: SendBundle) -> float:
+        """Less what its clock may lose at each start: as much as passes between two rounds of housekeeping."""
+        kept = self._kept.get((machine.name, effect.journal, effect.number))
+        if kept is None or machine.name in self.truth.forgetful:
+            return 0.0
+        age_s, on_s, boots = kept
+        return age_s + machine.on_s - on_s - (machine.boots - boots) * (HOUSEKEEPING_S + machine.hardware.commit_s)
 
     def committed(self, machine: Machine, rows: list[Row]) -> None:
         """What is kept is no younger than what was told."""
@@ -368,11 +374,12 @@ class Ages(Judge):
             if isinstance(row, PutBundle):
                 place = machine.name, row.journal, row.bundle.header.number
                 age_s = machine.now().s - row.born_s
-                if age_s < self._said.get(place, 0) - ROUNDING_S:
+                if age_s < self._told.get(place, 0) - ROUNDING_S and not self.truth.hostile:
                     raise self.broken(f"{machine.name} keeps {name_of(row.journal)}:{place[2]} as younger than told")
+                self._kept[place] = age_s, machine.on_s, machine.boots
 
     def handled(self, machine: Machine, event: Event) -> None:
-        """Now and then: nothing has outlived its lifetime by more than a round of housekeeping."""
+        """Now and then: nothing has outlived its lifetime by more than two rounds of housekeeping."""
         now_s = machine.now().s
         if now_s - self._looked_s.get(machine.name, 0.0) < HOUSEKEEPING_S:
             return

@@ -66,12 +66,14 @@ _RETICK = Opened | Lost | DialFailed | Sighted | NetworkChanged | DocumentGiven 
 
 @dataclass(slots=True)
 class Hardware:
-    """What a device is like. `wall`: what its wall clock shows (ms) at a true time (s)."""
+    """What a device is like. `wall`: what its wall clock shows (ms) at a true time (s). `look_s`: between two looks at
+    the free disk, besides those that have a reason."""
 
     foreign_quota_bytes: int = FOREIGN_QUOTA_BYTES
     disk_bytes: int = 100 * GIB
     floor_bytes: int = 0
     commit_s: float = 0.005
+    look_s: float = SPACE_S
     wall: Callable[[float], int] = lambda true_s: 1_700_000_000_000 + int(true_s * 1000)
 
 
@@ -121,6 +123,9 @@ class Machine:
         self.effects_left: int | None = None
         self.on_power_lost: Callable[[Machine], None] = lambda machine: None
         self.disk_fails = False
+        self.boots = 0
+        self._on_s = 0.0
+        self._on_since_s = 0.0
         self._sealer_for = sealer_for
         self._on_dial = on_dial
         self._on_arrived = on_arrived
@@ -143,6 +148,11 @@ class Machine:
     def device(self) -> DeviceId:
         """Its id."""
         return self.identity.device
+
+    @property
+    def on_s(self) -> float:
+        """How long it has been on, all in all."""
+        return self._on_s + (0.0 if self.node is None else self.engine.now_s - self._on_since_s)
 
     @property
     def running(self) -> Node:
@@ -178,6 +188,8 @@ class Machine:
             stand_ins=self._stand_ins,
         )
         self.node = Node(self.identity, settings, snapshot, self.now())
+        self.boots += 1
+        self._on_since_s = self.engine.now_s
         for witness in self.witnesses:
             witness.booted(self)
         try:
@@ -186,14 +198,17 @@ class Machine:
             self.lose_power()
             return
         self.look_at_space()
-        for record in snapshot.journals:
-            if self.node is not None and record.destination in self.node.state.ledger.endpoints:
-                self._on_arrived(self, record.id)
+        if self.identity.office is not None:
+            for record in snapshot.journals:
+                if record.destination == self.identity.office.endpoint:
+                    self._on_arrived(self, record.id)
         self._set_clock()
 
     def power_cut(self, *, silent: bool = False) -> None:
         """Switch it off without a word: contacts, queues and everything not committed are gone. `silent`: its peers
         are not told by their radios either."""
+        if self.node is not None:
+            self._on_s += self.engine.now_s - self._on_since_s
         self.node = None
         self.effects_left = None
         self._queue.clear()
@@ -287,7 +302,7 @@ class Machine:
 
     def _tick(self) -> None:
         self._clock = None
-        if self.engine.now_s - self._space_s >= SPACE_S:
+        if self.engine.now_s - self._space_s >= self.hardware.look_s:
             self.look_at_space()
         self.dispatch(Tick())
 

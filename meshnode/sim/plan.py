@@ -18,7 +18,7 @@ import io
 import math
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final, TypeVar
 
@@ -41,8 +41,8 @@ class BadPlan(LocalError):
     """{path}, line {line}: {problem}."""
 
 
-class UnknownGateway(LocalError):
-    """No node of the plan is named {name}: --gateways takes names that occur in the contacts or in the workload."""
+class UnknownGateways(LocalError):
+    """None of the gateways ({names}) occurs in the plan: --gateways takes names of nodes in {path}, with commas."""
 
     exit_code = 2
 
@@ -84,11 +84,13 @@ class Stretch:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """Contacts and messages in order of time; gateways ascending, without repetition."""
+    """Contacts and messages in order of time; gateways that occur in them and those that do not, since nobody passes
+    there, ascending."""
 
     contacts: tuple[PlannedContact, ...]
     messages: tuple[PlannedMessage, ...]
     gateways: tuple[str, ...]
+    gateways_unvisited: tuple[str, ...] = ()
 
     @property
     def nodes(self) -> list[str]:
@@ -144,17 +146,18 @@ class _Wrong(Exception):
 
 
 def read_plan(contacts: Path, workload: Path, gateways: Iterable[str]) -> Plan:
-    """The plan of two files. Raises BadPlan, FileTrouble (a file that cannot be read) or UnknownGateway."""
+    """The plan of two files. Raises BadPlan, FileTrouble (a file that cannot be read) or UnknownGateways."""
     plan = Plan(
         contacts=tuple(sorted(_read(contacts, _CONTACTS, (_RATE,), _contact))),
         messages=tuple(sorted(_read(workload, _WORKLOAD, (), _message), key=lambda message: message.at_s)),
-        gateways=tuple(sorted(set(gateways))),
+        gateways=(),
     )
-    known = frozenset(plan.nodes)
-    for name in plan.gateways:
-        if name not in known:
-            raise UnknownGateway(name=ascii(name))
-    return plan
+    names, known = set(gateways), set(plan.nodes)
+    if not names & known:
+        raise UnknownGateways(names=_shown(", ".join(sorted(names))), path=contacts)
+    return replace(
+        plan, gateways=tuple(sorted(names & known)), gateways_unvisited=tuple(sorted(names - known))
+    )
 
 
 def _read(

@@ -142,8 +142,11 @@ class Run:
 
     def _at_meeting(self, meeting: Meeting) -> None:
         pair = meeting.left, meeting.right
-        meet = (*pair, meeting.rate_bytes_per_s, meeting.latency_s)
-        self.engine.at(meeting.from_s, lambda: self.world.meet(*meet))
+
+        def meet() -> None:
+            self.world.meet(*pair, meeting.rate_bytes_per_s, meeting.latency_s)
+
+        self.engine.at(meeting.from_s, meet)
         self.engine.at(meeting.until_s, lambda: self.world.part(*pair, silent=self.chance.random() < 0.5))
 
     def _at_message(self, message: Message) -> None:
@@ -185,10 +188,12 @@ class Run:
             self._mend(machine, roomy=shape == "chain")
         for desk in self.desks.values():
             desk.kill_after = None
-        names = [name for name in self.truth.machines if name not in self.truth.lost]
+        pairs = _pairs([m.name for m in self.truth.surviving], shape, self.chance)
+        strangers = self.truth.revoked - self.truth.lost
         if self.chance.random() < 0.5:
-            names = [name for name in names if name not in self.truth.hostile]
-        for left, right in _pairs(names, shape, self.chance):
+            strangers |= self.truth.hostile
+        pairs += [(name, stranger) for stranger in sorted(strangers) for name in _some(pairs, self.chance)]
+        for left, right in pairs:
             self.world.meet(left, right, self.chance.choice([50_000.0, 1_000_000.0]))
 
     def _mend(self, machine: Machine, *, roomy: bool) -> None:
@@ -236,6 +241,11 @@ def _pairs(names: list[str], shape: str, chance: random.Random) -> list[tuple[st
         return [(names[0], name) for name in names[1:]]
     chance.shuffle(names)
     return list(zip(names, names[1:], strict=False))
+
+
+def _some(pairs: list[tuple[str, str]], chance: random.Random) -> list[str]:
+    """Two of those that are in range of others."""
+    return sorted({name for pair in chance.sample(pairs, min(len(pairs), 2)) for name in pair})
 
 
 def play(seed: int, trace: Trace | None = None) -> Outcome:

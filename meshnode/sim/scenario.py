@@ -192,7 +192,7 @@ def _draw_windows(chance: random.Random, plan: Plan) -> Iterator[Meeting]:
         while at_s < plan.end_s - 1200:
             until_s = at_s + log_uniform(chance, 10, 900)
             rate = log_uniform(chance, 10_000, 2_000_000)
-            yield Meeting(*sorted((left, right)), at_s, until_s, rate, log_uniform(chance, 0.01, 0.6))
+            yield Meeting(min(left, right), max(left, right), at_s, until_s, rate, log_uniform(chance, 0.01, 0.6))
             at_s = until_s + log_uniform(chance, 600, 12 * 3600)
 
 

@@ -19,6 +19,7 @@ from meshnode.core.identity import (
     DeviceId,
     EndpointId,
     FleetId,
+    PublicKey,
     SigningKey,
     found_authority,
     issue_certificate,
@@ -65,6 +66,22 @@ class WeightlessSeal:
         return b""
 
 
+class RememberingKey(PublicKey):
+    """A public key that all nodes of a run have in common, and that verifies the same signature only once."""
+
+    __slots__ = ("_verified",)
+
+    def __init__(self, raw: bytes) -> None:
+        super().__init__(raw)
+        self._verified: set[tuple[bytes, bytes]] = set()
+
+    def verify(self, signature: bytes, data: bytes, what: str) -> None:
+        """As `PublicKey.verify`."""
+        if (signature, data) not in self._verified:
+            super().verify(signature, data, what)
+            self._verified.add((signature, data))
+
+
 class SimFleet:
     """An authority, its office endpoint, and devices by name, all from one source of chance."""
 
@@ -75,6 +92,7 @@ class SimFleet:
         self.authority_der = found_authority(self.authority, name, 1)
         self.endpoint_key = SigningKey.from_seed(chance.randbytes(32))
         self.endpoint = EndpointId(self.endpoint_key.public.id)
+        self._endpoint_public = RememberingKey(self.endpoint_key.public.raw)
         self.seal = StandInSeal(chance.randbytes(32))
         self._sealing_public = SealingKey(chance.randbytes(32)).public
         self._devices: dict[str, tuple[SigningKey, Certificate]] = {}
@@ -88,7 +106,7 @@ class SimFleet:
             fleet=FleetId(self.authority.public.id),
             version=self._version,
             name=self.name,
-            endpoints=(Endpoint((self._sealing_public,), self.endpoint_key.public, ()),),
+            endpoints=(Endpoint((self._sealing_public,), self._endpoint_public, ()),),
             revoked=revoked,
             lifetime_s=LIFETIME_S,
         ).signed(self.authority)

@@ -81,6 +81,8 @@ class Truth:
         self.rotten: set[tuple[str, JournalId, int]] = set()
         #: Machines whose disk another program has filled.
         self.squeezed: set[str] = set()
+        #: Machines whose clock may have been turned back, since their disk failed or was replaced.
+        self.forgetful: set[str] = set()
         #: What each honest source has written under a number.
         self.written: dict[tuple[JournalId, int], Bundle] = {}
         #: Who wrote a journal, and what office nodes have signed for of it.

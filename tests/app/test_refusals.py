@@ -235,7 +235,7 @@ def test_after_a_power_cut_the_old_control_file_is_3(fresh: Fleet, tmp_path: Pat
     ana.kill()
     stale = json.loads((ana.home / "control.json").read_bytes())
     for words in (["status"], ["submit", tmp_path / "f"]):
-        assert_refused(ana.run(*words), "is not running: start it with `meshnode run`.", code=3)
+        assert_refused(ana.call(*words), "is not running: start it with `meshnode run`.", code=3)
 
     # by now another node has that port, and its token is not this one's
     budi.home.joinpath("config.toml").write_text(
@@ -243,12 +243,12 @@ def test_after_a_power_cut_the_old_control_file_is_3(fresh: Fleet, tmp_path: Pat
     )
     fresh.start(budi)
     for words in (["status"], ["submit", tmp_path / "f"]):
-        assert_refused(ana.run(*words), f"The node in {ana.home} ", code=3)
+        assert_refused(ana.call(*words), f"The node in {ana.home} ", code=3)
     assert budi.get("messages") == []
 
     fresh.start(ana)
     assert json.loads((ana.home / "control.json").read_bytes())["token"] != stale["token"]
-    assert ana.run("status").returncode == 0
+    assert ana.call("status").returncode == 0
 
 
 def test_something_else_at_the_old_address_is_3(resting: Node) -> None:
@@ -322,7 +322,7 @@ def test_a_home_that_others_may_read(resting: Node) -> None:
     resting.home.chmod(0o750)
     try:
         cannot_run(resting, f"Other users of this machine may read {resting.home}")
-        done = resting.run("status")
+        done = resting.call("status")
         assert_refused(done, f"run `chmod 700 {resting.home}` and try again.")
     finally:
         resting.home.chmod(0o700)
@@ -371,9 +371,8 @@ def test_the_home_of_another_user(ana: Node, fresh: Fleet, tmp_path: Path) -> No
         owner = NOBODY - 1
         for path in [home, *home.rglob("*")]:
             os.chown(path, owner, owner)
-        (Path(folder) / "f").write_bytes(b"1")
-        for words in (["status"], ["run"], ["submit", Path(folder) / "f"]):
-            done = run(home, *words, user=NOBODY)
+        for command in ("status", "run"):
+            done = run(home, command, user=NOBODY)
             assert_refused(done, f"{home} belongs to the user {owner} of this machine")
 
 
@@ -467,14 +466,14 @@ def test_a_full_disk(small_disk: Path, tmp_path: Path) -> None:
 
         # more than there is room for: refused before anything is taken
         size_bytes = ana.store_size()
-        done = ana.run("submit", large)
+        done = ana.call("submit", large)
         assert_refused(done, "free space on this disk and submit again.")
         assert ana.store_size() == size_bytes
         kept = [ana.submit(small)["key"]]
 
         # another program fills the disk
         fill(ballast)
-        assert_refused(ana.run("submit", small), "free above the floor")
+        assert_refused(ana.call("submit", small), "free above the floor")
         assert [alarm["code"] for alarm in ana.get("status")["alarms"]] == ["disk-full"]
         assert len(ana.get("messages")) == 1
         ballast.unlink()
@@ -523,8 +522,8 @@ def test_a_newer_fleet_document_on_a_full_disk(small_disk: Path, tmp_path: Path)
         fleet.start(ana, budi)
         fleet.until("they meet", lambda: ana.contacts() == ["budi"])
         fill(small_disk / "ballast")
-        assert_refused(ana.run("fleet", "update", newest), "the disk is full")
-        assert budi.run("fleet", "update", newest).returncode == 0
+        assert_refused(ana.call("fleet", "update", newest), "the disk is full")
+        assert budi.call("fleet", "update", newest).returncode == 0
         fleet.until("it follows the document all the same",
                     lambda: ana.get("status")["device"]["fleet_version"] == 2)  # fmt: skip
         assert ana.contacts() == ["budi"]

@@ -2,22 +2,29 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from meshnode.core.bundle import URGENT
 from meshnode.core.custody import CARRIED, DELIVERED, ON_THIS_DEVICE_ONLY
 from meshnode.core.errors import NoRoom
-from meshnode.core.frames import Cert, Have, Held, Hello, ReceiptFrame, Stored, Want, Wanted
+from meshnode.core.frames import Cert, Have, Held, Hello, Ping, Pong, ReceiptFrame, Stored, Want, Wanted
 from meshnode.core.frames import Fleet as FleetFrame
 from meshnode.core.intervals import NONE, Ranges
 from meshnode.core.limits import (
     CREDIT_BYTES,
+    DEAD_AFTER_S,
     GIB,
+    HANDSHAKE_S,
     HOUSEKEEPING_S,
     KEEP_RECEIPTED_S,
     KIB,
     MIB,
     PAYLOAD_SIZE_MAX,
+    PING_AFTER_S,
 )
 from meshnode.core.ports import Arrived, SendBundle, Sighted, Space, Taken, Tick, Unreadable
 from tests.core.fleets import Fleet, Source
@@ -618,11 +625,39 @@ def test_the_next_tick() -> None:
     assert host.dials == ["agus:7766"]
     assert host.node.next_tick_s() == now_s + HOUSEKEEPING_S, "it is being dialled"
     agus = host.meet("agus")
-    assert host.node.next_tick_s() == now_s + 1.0
+    assert host.node.next_tick_s() == now_s + PING_AFTER_S
     agus.lose()
     host.clock.s += HOUSEKEEPING_S
     host.handle(Tick())
     assert host.node.next_tick_s() <= host.clock.s + HOUSEKEEPING_S
+
+
+def tick_until(host: Host, until_s: float) -> None:
+    """Turn the clock with the ticks that the node asks for and no others; each must be worth it."""
+    while (due_s := host.node.next_tick_s()) < until_s and host.node.state.contacts:
+        host.clock.s = max(host.clock.s, due_s)
+        host.handle(Tick())
+        assert host.node.next_tick_s() > host.clock.s, "the same tick again"
+    host.clock.s = max(host.clock.s, until_s) if host.node.state.contacts else host.clock.s
+
+
+@given(st.floats(0, 1e9), st.lists(st.floats(0.01, DEAD_AFTER_S - 0.01), max_size=6), st.booleans())
+def test_the_ticks_that_are_asked_for_are_enough(start_s: float, pauses: list[float], greet: bool) -> None:
+    """Nothing is noticed late, and time moves on whatever floating point makes of a sum."""
+    host = Host(FLEET, clock=Clock(start_s))
+    agus = host.meet("agus", greet=greet)
+    if greet:
+        offer(agus, Source(FLEET, "dewi"), 1)
+    heard_s = host.clock.s
+    for pause_s in pauses if greet else []:
+        tick_until(host, heard_s + pause_s)
+        agus.says(Pong())
+        heard_s = host.clock.s
+    agus.take(Ping)
+    tick_until(host, math.inf)
+    assert agus.ended() == ("silent" if greet else "said no HELLO")
+    assert host.clock.s == heard_s + (DEAD_AFTER_S if greet else HANDSHAKE_S)
+    assert len(agus.take(Ping)) >= (2 if greet else 1)
 
 
 @pytest.mark.parametrize("wall_ms", [0, -(10**15), 2**53 - 1])
