@@ -10,11 +10,9 @@ from __future__ import annotations
 import contextlib
 import ipaddress
 import logging
-import os
 import secrets
-import shutil
-import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from functools import partial
 from typing import Any, Final, assert_never
 
 import trio
@@ -22,6 +20,7 @@ import trio
 from meshnode.app import report
 from meshnode.app.config import Config, parse_address
 from meshnode.app.home import Home, Membership
+from meshnode.app.outside import Outside, Sockets
 from meshnode.app.submissions import Submissions
 from meshnode.core.bundle import EPOCH_SIZE
 from meshnode.core.dialing import GATEWAY, SIGHTED
@@ -61,11 +60,10 @@ from meshnode.core.ports import (
 )
 from meshnode.core.sealing import Drawer
 from meshnode.core.state import Identity, OfficeKeys, Settings
-from meshnode.drivers import network
 from meshnode.drivers.dnssd import Announcement, Discovery, Sighting
-from meshnode.drivers.link import Link, shorten_kernel_queue
+from meshnode.drivers.link import Link
 from meshnode.drivers.sqlite import SqliteStore
-from meshnode.drivers.tls import Credentials, NoContact, Tls, TlsStream
+from meshnode.drivers.tls import Credentials, NoContact
 from meshnode.drivers.writer import Writer
 from meshnode.office.desk import Desk
 from meshnode.office.sinks import make_sink
@@ -91,18 +89,20 @@ class Daemon:
     """One running node on one home. Make it with `open_daemon`."""
 
     def __init__(
-        self, home: Home, membership: Membership, config: Config, store: SqliteStore, port: int
+        self,
+        home: Home,
+        membership: Membership,
+        config: Config,
+        store: SqliteStore,
+        port: int,
+        outside: Outside,
     ) -> None:
         self.home = home
+        self._outside = outside
         self.drawer = Drawer(membership.key.derive(b"labels"))
         self._config = config
         self._store = store
         self._fleet = membership.document.fleet
-        self._tls = Tls(
-            Credentials(
-                home.device_key_path, home.certificate_path, home.authority_path, membership.authority
-            )
-        )
         self._links: dict[int, Link] = {}
         self._locals: dict[int, str] = {}
         self._contact = 0
@@ -114,7 +114,7 @@ class Daemon:
         self._retick = trio.Event()
         snapshot = store.load()
         self._clock_base_s = snapshot.clock_s - trio.current_time()
-        self._writer = Writer(store, lambda: self.now().s)
+        self._writer = Writer(store, lambda: self.now().s, outside.run_sync)
         self.submissions = Submissions(self.dispatch, self._writer)
         self.node = self._make_node(membership, snapshot, port)
         self._desk = self._make_desk(membership)
@@ -129,7 +129,7 @@ class Daemon:
             membership.certificate, membership.key, membership.authority, membership.document, office
         )
         settings = Settings(
-            epoch=os.urandom(EPOCH_SIZE),
+            epoch=self._outside.entropy(EPOCH_SIZE),
             port=port,
             foreign_quota_bytes=self._config.store.foreign_quota_bytes,
             peers=tuple(str(peer) for peer in self._config.peers),
@@ -148,12 +148,13 @@ class Daemon:
             on_taken=self._on_taken,
             on_rotten=self._on_rotten,
             log=log.info,
+            run_sync=self._outside.run_sync,
         )
 
     def _make_discovery(self, port: int) -> Discovery | None:
         if not self._config.discovery:
             return None
-        return Discovery(self._announcement(port), self._on_sighting, _own_addresses)
+        return Discovery(self._announcement(port), self._on_sighting, self._outside.own_hosts)
 
     def _announcement(self, port: int) -> Announcement:
         certificate = self.node.state.identity.certificate
@@ -169,7 +170,7 @@ class Daemon:
 
     def now(self) -> Instant:
         """Seconds that go on from where the last run ended, and the wall clock."""
-        return Instant(self._clock_base_s + trio.current_time(), time.time_ns() // 1_000_000)
+        return Instant(self._clock_base_s + trio.current_time(), self._outside.wall_ms())
 
     def dispatch(self, event: Event) -> None:
         """Tell the brain, and do what it says."""
@@ -267,7 +268,7 @@ class Daemon:
             self.dispatch(Sighted(f"{host}:{port}", DeviceId(sighting.device), SIGHTED))
 
     def _on_network_change(self) -> None:
-        own = set(_own_addresses())
+        own = set(self._outside.own_hosts())
         for number, local in list(self._locals.items()):
             address = ipaddress.ip_address(local)
             if own and address.version == 4 and not address.is_loopback and local not in own:
@@ -279,20 +280,20 @@ class Daemon:
         self._try_gateway()
 
     def _try_gateway(self) -> None:
-        if self._config.discovery and (gateway := network.default_gateway()):
+        if self._config.discovery and (gateway := self._outside.gateway()):
             self.dispatch(Sighted(f"{gateway}:{MESHNODE_PORT}", None, GATEWAY))
 
     def _look_at_space(self) -> None:
         try:
-            disk = shutil.disk_usage(self.home.path)
+            total_bytes, free_bytes = self._outside.disk(self.home.path)
         except OSError as error:
             self.grumble(f"cannot ask how much of the disk is free: {error.strerror}")
             return
         floor = self._config.store.floor_bytes
         if floor is None:
-            floor = min(FLOOR_BYTES, int(disk.total * FLOOR_SHARE))
+            floor = min(FLOOR_BYTES, int(total_bytes * FLOOR_SHARE))
         _, reusable = self._store.sizes()
-        self._do(self.node.handle(Space(disk.free + reusable, floor), self.now()))
+        self._do(self.node.handle(Space(free_bytes + reusable, floor), self.now()))
         self._space_s = trio.current_time()
         self._keep(self.node.state.document)
 
@@ -308,7 +309,7 @@ class Daemon:
 
     # --- tasks --------------------------------------------------------------------------------------------------
 
-    async def run(self, listeners: list[trio.SocketListener], *services: Service) -> None:
+    async def run(self, listeners: Sequence[trio.abc.Listener[Any]], *services: Service) -> None:
         """Serve until cancelled, `services` too; then write what is still to be written."""
         # What cancels all the others does not reach the writer, so that their last words are written too.
         until_last_word = trio.CancelScope(shield=True)
@@ -320,7 +321,7 @@ class Daemon:
                     await self._start_all(nursery)
                     for service in services:
                         await nursery.start(service)
-                    await trio.serve_listeners(self._serve, listeners)
+                    await trio.serve_listeners(self._serve, list(listeners))
             finally:
                 self._nursery = None
                 self.dispatch(Tick())
@@ -333,7 +334,7 @@ class Daemon:
     async def _start_all(self, nursery: trio.Nursery) -> None:
         self._look_at_space()
         self._do(self.node.start(self.now()))
-        await nursery.start(network.watch, self._on_network_change)
+        await nursery.start(self._outside.watch, self._on_network_change)
         if self._discovery is not None:
             await nursery.start(self._discovery.run)
             self._try_gateway()
@@ -350,56 +351,50 @@ class Daemon:
             with trio.move_on_after(max(0.02, self.node.next_tick_s() - self.now().s)):
                 await self._retick.wait()
 
-    async def _serve(self, stream: trio.SocketStream) -> None:
+    async def _serve(self, stream: trio.abc.Stream) -> None:
         async with stream:
             if self._handshakes >= HANDSHAKES_MAX:
                 self.grumble("too many connections at once, some were turned away")
                 return
-            try:
-                host, port = stream.socket.getpeername()[:2]
-            except OSError:
-                return  # it has hung up before we looked
+            caller = self._outside.caller(stream)
+            if caller is None:
+                return
+            host, port = caller
             self._handshakes += 1
             try:
-                tls, certificate = await self._tls.accept(stream)
+                met, certificate = await self._outside.accept(stream)
             except NoContact as problem:
                 self.grumble(f"{host} was turned away: {problem}")
                 return
             finally:
                 self._handshakes -= 1
-            shorten_kernel_queue(stream)
-            await self._carry(tls, certificate, f"{_bracketed(host)}:{port}", dialled=False)
+            await self._carry(met, certificate, f"{_bracketed(host)}:{port}", dialled=False)
 
     async def _dial(self, address: str) -> None:
         try:
             host, port = parse_address(address)
-            tls, certificate = await self._tls.dial(host, port)
+            stream, certificate = await self._outside.dial(host, port)
         except MeshnodeError as problem:
             self.dispatch(DialFailed(address, str(problem)))
             return
-        shorten_kernel_queue(tls.transport_stream)
-        await self._carry(tls, certificate, address, dialled=True)
+        await self._carry(stream, certificate, address, dialled=True)
 
     async def _carry(
-        self, stream: TlsStream, certificate: Certificate, address: str, *, dialled: bool
+        self, stream: trio.abc.Stream, certificate: Certificate, address: str, *, dialled: bool
     ) -> None:
         self._contact += 1
         number = self._contact
-        link = self._links[number] = Link(number, stream, self._store.read, self.dispatch)
-        self._locals[number] = stream.transport_stream.socket.getsockname()[0]
+        link = self._links[number] = Link(
+            number, stream, self._store.read, self.dispatch, self._outside.run_sync
+        )
+        if local := self._outside.local_host(stream):
+            self._locals[number] = local
         try:
             self.dispatch(Opened(number, certificate, dialled, address))
             await link.run()
         finally:
-            del self._links[number], self._locals[number]
-
-
-def _own_addresses() -> list[str]:
-    """Where this device is now; nothing when the system cannot say."""
-    try:
-        return [address.ip for address in network.addresses()]
-    except OSError:
-        return []
+            del self._links[number]
+            self._locals.pop(number, None)
 
 
 def _bracketed(host: str) -> str:
@@ -412,10 +407,15 @@ def new_token() -> str:
 
 
 @contextlib.asynccontextmanager
-async def open_daemon(home: Home, membership: Membership, config: Config, port: int) -> AsyncIterator[Daemon]:
+async def open_daemon(
+    home: Home, membership: Membership, config: Config, port: int, outside: Outside | None = None
+) -> AsyncIterator[Daemon]:
     """A daemon on an opened store. The caller holds the home's lock. Raises StoreTrouble."""
-    store = await trio.to_thread.run_sync(SqliteStore, home.store_path)
+    if outside is None:
+        papers = home.device_key_path, home.certificate_path, home.authority_path
+        outside = Sockets(Credentials(*papers, membership.authority))
+    store = await outside.run_sync(partial(SqliteStore, home.store_path))
     try:
-        yield Daemon(home, membership, config, store, port)
+        yield Daemon(home, membership, config, store, port, outside)
     finally:
         store.close()

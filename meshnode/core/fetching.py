@@ -90,6 +90,11 @@ class Fetching:
         else:
             table.pop(journal, None)
 
+    def is_end(self, contact: Contact) -> bool:
+        """Whether what the peer holds has arrived: it is the office, and we are not. What it has not signed for yet
+        waits there for the rest of its message, and is of no use anywhere else."""
+        return contact.peer.role == "office" and not self._ledger.endpoints
+
     # --- decisions ----------------------------------------------------------------------------------------------
 
     def ask(

@@ -141,6 +141,7 @@ class Landings:
             state.fetching.landed(landing.journal.id, Ranges.single(landing.number))
             state.fetching.decline(landing.journal.id, landing.number)
             self._count(landing.journal, -landing.entry.size)
+            state.free_bytes += landing.entry.size
             if contact := state.contacts.get(landing.contact):
                 self.settled(contact, landing.entry.size)
 

@@ -93,6 +93,8 @@ FOREIGN_QUOTA_BYTES: Final = 8 * GIB
 #: any device stays away from every colleague.
 LIFETIME_S: Final = 180 * 24 * 3600
 LIFETIME_S_MAX: Final = 10 * 365 * 24 * 3600
+#: After a write has failed nothing is fetched for so long: a broken disk must not keep the air busy for nothing.
+STORE_REST_S: Final = 60.0
 #: Own bundles that the office has signed for are kept this long, in case it has to ask again.
 KEEP_RECEIPTED_S: Final = 7 * 24 * 3600
 

@@ -45,7 +45,7 @@ from meshnode.core.identity import JournalId, read_certificate
 from meshnode.core.intervals import NONE
 from meshnode.core.knowing import Knowing
 from meshnode.core.landing import Landings
-from meshnode.core.limits import HOUSEKEEPING_S, KEEP_RECEIPTED_S, PAYLOAD_SIZE_MAX, STALL_S
+from meshnode.core.limits import HOUSEKEEPING_S, KEEP_RECEIPTED_S, PAYLOAD_SIZE_MAX, STALL_S, STORE_REST_S
 from meshnode.core.meeting import Meeting
 from meshnode.core.ports import (
     Close,
@@ -132,6 +132,8 @@ class Node:
         soon_s = state.now.s + 1.0
         if state.custody.has_unsaved or self._knowing.has_failed:
             at_s = min(at_s, soon_s)
+        if state.rests_until_s:
+            at_s = min(at_s, state.rests_until_s)
         for contact in state.contacts.values():
             at_s = min(at_s, contact.next_look_s())
             if contact.wanting:
@@ -196,7 +198,7 @@ class Node:
     def _ask(self, contact: Contact) -> None:
         """Ask a contact for what it has and nobody else was asked for; if that is nothing, help another out."""
         state = self.state
-        if contact.hello is None:
+        if contact.hello is None or state.now.s < state.rests_until_s or state.fetching.is_end(contact):
             return
         now_s, room = state.now.s, state.room_bytes
         rows = state.fetching.ask(contact, state.certificates, state.foreign_room_bytes, room, now_s)
@@ -290,6 +292,7 @@ class Node:
 
     def _write_failed(self, event: WriteFailed) -> None:
         state = self.state
+        state.rest(STORE_REST_S)
         state.store_problem = event.problem
         state.log(str(event.problem))
         tokens: tuple[Token, ...] = event.tokens
@@ -305,9 +308,11 @@ class Node:
 
     def _space(self, event: Space) -> None:
         state = self.state
-        grew = event.free_bytes > state.free_bytes
+        grown_bytes = event.free_bytes - state.free_bytes
         state.free_bytes, state.floor_bytes = event.free_bytes, event.floor_bytes
-        if grew:
+        if grown_bytes >= PAYLOAD_SIZE_MAX:
+            state.rests_until_s = 0.0  # it was full, and is not any more
+        if grown_bytes > 0:
             state.room_grew()
         if state.undropped and state.room_bytes >= PAYLOAD_SIZE_MAX and not self._taking.is_busy:
             self._drop_again()
@@ -324,6 +329,9 @@ class Node:
 
     def _tick(self) -> None:
         state = self.state
+        if 0.0 < state.rests_until_s <= state.now.s:
+            state.rests_until_s = 0.0
+            state.room_grew()
         self._meeting.tick()
         self._knowing.tick()
         if rows := tuple(state.custody.unsaved()):

@@ -112,6 +112,8 @@ class State:
         self.free_bytes = 0
         self.floor_bytes = 0
         self.store_problem: MeshnodeError | None = None
+        #: The disk has just failed: until then nothing is asked of anybody. 0: it has not.
+        self.rests_until_s = 0.0
         #: Not held any more, and still on the disk, which was too full to let go of them.
         self.undropped: list[DropBundles] = []
         #: Bytes of others' bundles on their way to the disk.
@@ -173,6 +175,10 @@ class State:
         """Bytes of others' bundles that may still come: by the quota and by the floor."""
         carried_bytes = self.ledger.foreign_size + self.landing_bytes
         return min(self.settings.foreign_quota_bytes - carried_bytes, self.room_bytes)
+
+    def rest(self, seconds: float) -> None:
+        """Ask for nothing for a while."""
+        self.rests_until_s = self.now.s + seconds
 
     def ask_all(self) -> None:
         """What we lack, or who has it, has changed."""

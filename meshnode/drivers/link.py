@@ -11,8 +11,9 @@ import contextlib
 import hashlib
 import socket
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Final
 
 import trio
@@ -79,14 +80,26 @@ def _load(read: Read, wanted: list[SendBundle]) -> _Batch:
     return _Batch(b"".join(frames), size, tuple(unreadable))
 
 
+#: Runs what blocks, as `trio.to_thread.run_sync` does.
+RunSync = Callable[[Callable[[], _Batch]], Awaitable[_Batch]]
+
+
 class Link:
     """Drives one stream for one contact."""
 
-    def __init__(self, number: ContactNumber, stream: trio.abc.Stream, read: Read, deliver: Deliver) -> None:
+    def __init__(
+        self,
+        number: ContactNumber,
+        stream: trio.abc.Stream,
+        read: Read,
+        deliver: Deliver,
+        run_sync: RunSync = trio.to_thread.run_sync,
+    ) -> None:
         self._number = number
         self._stream = stream
         self._read = read
         self._deliver = deliver
+        self._run_sync = run_sync
         self._frames: deque[bytes] = deque()
         self._bundles: deque[SendBundle] = deque()
         self._closing: str | None = None
@@ -159,7 +172,7 @@ class Link:
         while self._bundles and len(wanted) < BATCH_COUNT and size < BATCH_SIZE:
             wanted.append(self._bundles.popleft())
             size += wanted[-1].size
-        batch = await trio.to_thread.run_sync(_load, self._read, wanted)
+        batch = await self._run_sync(partial(_load, self._read, wanted))
         for unreadable in batch.unreadable:
             self._deliver(unreadable)
         if batch.data:

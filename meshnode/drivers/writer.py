@@ -8,8 +8,9 @@ tidied.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
-from typing import Final, Protocol
+from collections.abc import Awaitable, Callable
+from functools import partial
+from typing import Final, Protocol, TypeVar
 
 import trio
 
@@ -22,6 +23,16 @@ BATCH_BYTES: Final = 4 * MIB
 BATCH_ROWS: Final = 512
 #: Submitters wait while more than this is queued.
 BACKLOG_BYTES: Final = 8 * MIB
+
+
+T = TypeVar("T")
+
+
+class RunSync(Protocol):
+    """Runs what blocks: `trio.to_thread.run_sync`, or a stand-in where tests own the clock."""
+
+    def __call__(self, sync_fn: Callable[[], T], /) -> Awaitable[T]:
+        """The function's result; not to be cancelled while it runs."""
 
 
 class TidyStore(Store, Protocol):
@@ -41,9 +52,15 @@ def _size(write: Write) -> int:
 class Writer:
     """Carries out `Write` effects and answers with `Written` or `WriteFailed`."""
 
-    def __init__(self, store: TidyStore, clock_s: Callable[[], float]) -> None:
+    def __init__(
+        self,
+        store: TidyStore,
+        clock_s: Callable[[], float],
+        run_sync: RunSync = trio.to_thread.run_sync,
+    ) -> None:
         self._store = store
         self._clock_s = clock_s
+        self._run_sync = run_sync
         self._queue: deque[Write] = deque()
         self._queued_bytes = 0
         self._work = trio.Event()
@@ -91,7 +108,7 @@ class Writer:
             try:
                 # shielded: an acknowledged row must not depend on whether somebody still waits for it
                 with trio.CancelScope(shield=True):
-                    await trio.to_thread.run_sync(self._store.commit, rows, self._clock_s())
+                    await self._run_sync(partial(self._store.commit, rows, self._clock_s()))
             except StoreTrouble as trouble:
                 problem = trouble
         self._queued_bytes -= size
@@ -102,6 +119,6 @@ class Writer:
 
     async def _tidy(self) -> None:
         try:
-            self._untidy = await trio.to_thread.run_sync(self._store.tidy)
+            self._untidy = await self._run_sync(self._store.tidy)
         except StoreTrouble:
             self._untidy = False  # what is in the way will be told by the next commit

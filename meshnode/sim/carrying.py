@@ -20,6 +20,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Final
 
+from meshnode.core.errors import LocalError
 from meshnode.core.identity import JournalId
 from meshnode.core.intervals import Ranges
 from meshnode.core.ports import Effect, Event, PutBundle, Row, Taken
@@ -34,10 +35,19 @@ from meshnode.sim.world import Link, World
 #: Disks are large enough for everything that a node records itself: the plan asks about space for others' bundles.
 _DISK_BYTES: Final = 2**50
 
+#: Longer than a commit takes.
+_SETTLE_S: Final = 1.0
+
 #: What happens first of all that happens at one instant.
 _END, _RATE, _RECORD, _START = range(4)
 
 _Action = tuple[float, int, Callable[[], None]]
+
+
+class NothingRecorded(LocalError):
+    """No message of the workload is recorded by second {until_s}: give --until-s a later one."""
+
+    exit_code = 2
 
 
 @dataclass(slots=True)
@@ -155,15 +165,20 @@ class _Run:
         self._stream = memoryview(bytes(max((m.size_bytes for m in self.messages), default=0)))
         self._submitted: list[tuple[PlannedMessage, Machine, int]] = []
 
+    @property
+    def last_s(self) -> float:
+        """When nothing will happen any more that counts: the end, or what comes to rest after all is said and done."""
+        still_s = max([self.plan.end_s, *(message.at_s for message in self.messages)]) + _SETTLE_S
+        return min(still_s, max([self.out.end_s, *(message.at_s + _SETTLE_S for message in self.messages)]))
+
     # --- what the plan says -------------------------------------------------------------------------------------
 
     def schedule(self, on_contact: Callable[[], None]) -> None:
         """Put the whole plan on the heap; `on_contact` is called as each contact ends."""
         actions: list[_Action] = [(m.at_s, _RECORD, partial(self._record, m)) for m in self.messages]
-        for stretch in self.plan.stretches():
-            if stretch.start_s < self.out.end_s:
-                self.out.contacts += 1
-                actions.extend(self._contact(stretch, on_contact))
+        for stretch in self.plan.stretches(self.out.end_s):
+            self.out.contacts += 1
+            actions.extend(self._contact(stretch, on_contact))
         for at_s, _, action in sorted(actions, key=lambda item: item[:2]):
             self.engine.at(at_s, action)
 
@@ -244,10 +259,11 @@ def carry(
     """Run the node over `plan` until `until_s` (the last contact's end).
 
     `store_bytes` is what each node but the gateways holds of others' bundles at most. `on_contact` is called as each
-    contact (`Plan.stretches`) ends. The same arguments give the same result in any process.
+    contact (`Plan.stretches`) ends. The same arguments give the same result in any process. Raises NothingRecorded.
     """
     run = _Run(plan, store_bytes, until_s, seed)
+    if not run.messages:
+        raise NothingRecorded(until_s=until_s)
     run.schedule(on_contact)
-    last_s = max([run.out.end_s, *(message.at_s for message in run.messages)])
-    run.engine.run_until(last_s)
+    run.engine.run_until(run.last_s)
     return run.finish()

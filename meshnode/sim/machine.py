@@ -138,6 +138,7 @@ class Machine:
         self._clock_due_s = 0.0
         self._clock_base_s = 0.0
         self._space_s = 0.0
+        self._told = (0, 0)
 
     @property
     def name(self) -> str:
@@ -302,7 +303,8 @@ class Machine:
 
     def _tick(self) -> None:
         self._clock = None
-        if self.engine.now_s - self._space_s >= self.hardware.look_s:
+        told = self.free_bytes, self.hardware.floor_bytes
+        if told != self._told and self.engine.now_s - self._space_s >= self.hardware.look_s:
             self.look_at_space()
         self.dispatch(Tick())
 
@@ -334,6 +336,7 @@ class Machine:
     def look_at_space(self) -> None:
         """Tell the brain what the disk has left."""
         self._space_s = self.engine.now_s
+        self._told = self.free_bytes, self.hardware.floor_bytes
         self.dispatch(Space(max(0, self.free_bytes), self.hardware.floor_bytes))
 
     def _write_soon(self) -> None:

@@ -103,12 +103,13 @@ class Plan:
         """When the last contact ends."""
         return max(contact.end_s for contact in self.contacts)
 
-    def stretches(self) -> list[Stretch]:
-        """The contacts as the nodes have them, in order of time: of one pair, those that overlap as one."""
+    def stretches(self, until_s: float | None = None) -> list[Stretch]:
+        """The contacts as the nodes have them, in order of time: of one pair, those that overlap as one. Only what
+        begins before `until_s`."""
         pairs: defaultdict[tuple[str, str], list[PlannedContact]] = defaultdict(list)
         for contact in self.contacts:
             left, right = sorted((contact.left, contact.right))
-            if contact.start_s < contact.end_s:
+            if contact.start_s < (contact.end_s if until_s is None else min(contact.end_s, until_s)):
                 pairs[left, right].append(contact)
         found = [_join(pair, group) for pair, rows in pairs.items() for group in _overlapping(rows)]
         return sorted(

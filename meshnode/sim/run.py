@@ -30,6 +30,7 @@ from meshnode.sim.world import World
 HEALED_S: Final = 3600.0
 LOOK_S: Final = 5.0
 #: Then nothing moves any more.
+SPREAD_S: Final = 90.0
 REST_S: Final = 30.0
 #: What a brain that has gone wrong raises; nothing of a peer's making may.
 CRASHES: Final = (ArithmeticError, AssertionError, AttributeError, LookupError, RuntimeError, TypeError, ValueError)
@@ -219,7 +220,9 @@ class Run:
         self.engine.note("everything has arrived")
 
     def _demand_rest(self) -> None:
-        """With everything delivered nothing is sent any more, unless somebody hostile stirs."""
+        """What cannot be delivered has soon spread as far as it goes; then nothing is sent any more, unless somebody
+        hostile stirs."""
+        self.engine.run_until(self.engine.now_s + SPREAD_S)
         before = self.bench.bundles_sent
         self.engine.run_until(self.engine.now_s + REST_S)
         self._check_opened()

@@ -30,6 +30,10 @@ COMMANDS: Final = {
         "List the messages of this device and where they are.",
     ),
     "peers": ("meshnode.app.cli.messages:peers", "List the nodes in contact."),
+    "simulate": (
+        "meshnode.app.cli.simulate:simulate",
+        "Say what a fleet would deliver, by running the real node over a plan of contacts.",
+    ),
 }
 
 INTERRUPTED: Final = 130

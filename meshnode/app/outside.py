@@ -1,0 +1,131 @@
+"""What a daemon stands in: the network, the disk's size, threads, the wall clock and chance.
+
+`Daemon` reaches all of these through one `Outside`, so that the same daemon runs in a simulated place on virtual time.
+`Sockets` is the real one: TCP and TLS, worker threads, the system's clock and randomness.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import time
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Protocol, TypeVar
+
+import trio
+
+from meshnode.core.identity import Certificate
+from meshnode.drivers import network
+from meshnode.drivers.link import shorten_kernel_queue
+from meshnode.drivers.tls import Credentials, Tls
+
+T = TypeVar("T")
+
+
+class Outside(Protocol):
+    """Everything around one daemon. Called in trio's thread only."""
+
+    def run_sync(self, sync_fn: Callable[[], T], /) -> Awaitable[T]:
+        """Run what blocks; not to be cancelled while it runs."""
+
+    def caller(self, stream: trio.abc.Stream) -> tuple[str, int] | None:
+        """Host and port from which a stream came in; None if it has hung up before we looked."""
+
+    async def accept(self, stream: trio.abc.Stream) -> tuple[trio.abc.Stream, Certificate]:
+        """Authenticate who has connected. Raises NoContact."""
+
+    async def dial(self, host: str, port: int) -> tuple[trio.abc.Stream, Certificate]:
+        """Connect and authenticate. Raises NoContact."""
+
+    def local_host(self, stream: trio.abc.Stream) -> str | None:
+        """This device's own IP address on an authenticated stream; None where it has none that could change."""
+
+    async def watch(self, on_change: Callable[[], None], *, task_status: trio.TaskStatus[None]) -> None:
+        """Call `on_change` after each change of the network, until cancelled; none is missed after the start."""
+
+    def own_hosts(self) -> list[str]:
+        """Where this device is now; nothing when the system cannot say."""
+
+    def gateway(self) -> str | None:
+        """The default gateway's IP address; None where there is none."""
+
+    def disk(self, path: Path) -> tuple[int, int]:
+        """(bytes in all, bytes free) of the disk under `path`. Raises OSError."""
+
+    def wall_ms(self) -> int:
+        """The wall clock, which may be wrong: ms since 1970."""
+
+    def entropy(self, size: int) -> bytes:
+        """So many random bytes."""
+
+
+class Sockets:
+    """The real `Outside` of a device with these credentials."""
+
+    def __init__(self, credentials: Credentials) -> None:
+        self._tls = Tls(credentials)
+
+    def run_sync(self, sync_fn: Callable[[], T], /) -> Awaitable[T]:
+        """In a worker thread."""
+        return trio.to_thread.run_sync(sync_fn)
+
+    def caller(self, stream: trio.abc.Stream) -> tuple[str, int] | None:
+        """As `Outside.caller`."""
+        try:
+            host, port = _socket_of(stream).socket.getpeername()[:2]
+        except OSError:
+            return None
+        return host, port
+
+    async def accept(self, stream: trio.abc.Stream) -> tuple[trio.abc.Stream, Certificate]:
+        """As `Outside.accept`."""
+        tls, certificate = await self._tls.accept(_socket_of(stream))
+        shorten_kernel_queue(tls.transport_stream)
+        return tls, certificate
+
+    async def dial(self, host: str, port: int) -> tuple[trio.abc.Stream, Certificate]:
+        """As `Outside.dial`."""
+        tls, certificate = await self._tls.dial(host, port)
+        shorten_kernel_queue(tls.transport_stream)
+        return tls, certificate
+
+    def local_host(self, stream: trio.abc.Stream) -> str | None:
+        """As `Outside.local_host`."""
+        host: str = _socket_of(stream).socket.getsockname()[0]
+        return host
+
+    async def watch(self, on_change: Callable[[], None], *, task_status: trio.TaskStatus[None]) -> None:
+        """As `Outside.watch`."""
+        await network.watch(on_change, task_status=task_status)
+
+    def own_hosts(self) -> list[str]:
+        """As `Outside.own_hosts`."""
+        try:
+            return [address.ip for address in network.addresses()]
+        except OSError:
+            return []
+
+    def gateway(self) -> str | None:
+        """As `Outside.gateway`."""
+        return network.default_gateway()
+
+    def disk(self, path: Path) -> tuple[int, int]:
+        """As `Outside.disk`."""
+        usage = shutil.disk_usage(path)
+        return usage.total, usage.free
+
+    def wall_ms(self) -> int:
+        """As `Outside.wall_ms`."""
+        return time.time_ns() // 1_000_000
+
+    def entropy(self, size: int) -> bytes:
+        """From the system's source."""
+        return os.urandom(size)
+
+
+def _socket_of(stream: trio.abc.Stream) -> trio.SocketStream:
+    if isinstance(stream, trio.SSLStream):
+        stream = stream.transport_stream
+    assert isinstance(stream, trio.SocketStream)
+    return stream
