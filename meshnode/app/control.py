@@ -15,6 +15,7 @@ sentence, "exit_code": code}.
 from __future__ import annotations
 
 import json
+import logging
 import os
 import secrets
 import time
@@ -22,6 +23,7 @@ from collections.abc import AsyncIterator
 from typing import TYPE_CHECKING, Any, Final
 
 from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
@@ -36,6 +38,8 @@ from meshnode.core.message import File, Manifest, check_manifest
 
 if TYPE_CHECKING:
     from meshnode.app.daemon import Daemon
+
+log: Final = logging.getLogger("meshnode")
 
 _LENGTH_SIZE: Final = 4
 _HOSTS: Final = ("127.0.0.1", "localhost", "[::1]")
@@ -66,6 +70,17 @@ class Guard:
 
 def _refusal(sentence: str, http_status: int, exit_code: int = 1) -> Response:
     return JSONResponse({"error": sentence, "exit_code": exit_code}, http_status)
+
+
+async def _no_such(_: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)
+    return _refusal(f"The control interface has no such request ({error.detail}).", error.status_code)
+
+
+async def _broken(request: Request, error: Exception) -> Response:
+    # The server would swallow it, and it is a fault of ours that an operator must be able to report.
+    log.error("the control interface failed at %s", request.url.path, exc_info=error)
+    return _refusal("The node has made a mistake, which its log describes: report it.", 500)
 
 
 def make_app(daemon: Daemon, token: str) -> ASGIApp:
@@ -106,7 +121,8 @@ def make_app(daemon: Daemon, token: str) -> ASGIApp:
             Route("/v1/messages", post_message, methods=["POST"]),
             Route("/v1/peers", get_peers),
             Route("/v1/fleet", put_fleet, methods=["PUT"]),
-        ]
+        ],
+        exception_handlers={HTTPException: _no_such, Exception: _broken},
     )
     return Guard(app, token)
 

@@ -160,16 +160,16 @@ class _Run:
             self.ledger.names[machine.device] = name
             machine.boot()
         # Without --until-s all messages count, also those that come after the last contact.
-        last_s = math.inf if until_s is None else until_s
-        self.messages = [message for message in plan.messages if message.at_s <= last_s]
+        recorded_s = math.inf if until_s is None else until_s
+        self.messages = [message for message in plan.messages if message.at_s <= recorded_s]
         self._stream = memoryview(bytes(max((m.size_bytes for m in self.messages), default=0)))
         self._submitted: list[tuple[PlannedMessage, Machine, int]] = []
 
     @property
     def last_s(self) -> float:
-        """When nothing will happen any more that counts: the end, or what comes to rest after all is said and done."""
-        still_s = max([self.plan.end_s, *(message.at_s for message in self.messages)]) + _SETTLE_S
-        return min(still_s, max([self.out.end_s, *(message.at_s + _SETTLE_S for message in self.messages)]))
+        """When all that counts has happened, and what came last has come to rest."""
+        contacts_s = min(self.plan.end_s, self.out.end_s)
+        return max([contacts_s, *(message.at_s for message in self.messages)]) + _SETTLE_S
 
     # --- what the plan says -------------------------------------------------------------------------------------
 

@@ -61,9 +61,12 @@ class _Week:
 
     def __init__(self, seed: int) -> None:
         self.chance = chance = random.Random(seed)
-        # One base has no internet, so that not everything ends there each evening.
-        self.gateways = sorted(chance.sample(_BASES, 2) + chance.sample(_OFFICES[4:], _GATEWAYS - 2))
         self.stays = [stay for bike in range(len(_CREWS)) for stay in self._bike(bike)]
+        # Two bases have no internet, so that not everything ends there each evening.
+        passed = sorted({stay.place for stay in self.stays}.intersection(_OFFICES[len(_BASES) :]))
+        self.gateways = sorted(
+            chance.sample(_BASES, 2) + chance.sample(passed, min(len(passed), _GATEWAYS - 2))
+        )
 
     def _bike(self, bike: int) -> Iterator[Stay]:
         base = _BASES[bike % len(_BASES)]
@@ -88,7 +91,7 @@ class _Week:
             f"hamlet-{area}{self.chance.randrange(_HAMLETS_EACH)}" for _ in range(self.chance.randint(2, 4))
         ]
         if self.chance.random() < 0.4:
-            stops.insert(self.chance.randrange(len(stops) + 1), self.chance.choice(_OFFICES[4:]))
+            stops.insert(self.chance.randrange(len(stops) + 1), self.chance.choice(_OFFICES[len(_BASES) :]))
         for place in stops:
             now_s += self.chance.uniform(15, 50) * _MINUTE
             length = (

@@ -425,5 +425,3 @@ def draw(stage: Stage) -> list[str]:
     for kind in chosen:
         kind(stage).schedule()
     return [kind.__name__ for kind in chosen]
-
-

@@ -161,7 +161,7 @@ class Hostile(Machine):
             Held(JournalId(self.chance.randbytes(16)), self.chance.choice([NONE, Ranges.span(1, 9)]), 1)
             for _ in range(1000)
         )
-        return [encode(Have(False, rows)) for _ in range(self.chance.choice([1, 30]))]
+        return [encode(Have(False, rows)) for _ in range(self.chance.choice([1, 1, 1, 1, 30]))]
 
     def speak_ranges(self) -> list[bytes]:
         """One journal with all the gaps that can be."""
@@ -178,7 +178,9 @@ class Hostile(Machine):
         everything = Ranges.span(1, NUMBER_MAX)
         ask = tuple(Wanted(journal, everything, NONE, True) for journal in self._known()[:1000])
         back = tuple(Wanted(journal, NONE, everything, True) for journal in self._known()[:1000])
-        return [encode(Want(2**62, rows)) for _ in range(20) for rows in (ask, back)] + [encode(Want(2**62, ask))]
+        return [encode(Want(2**62, rows)) for _ in range(20) for rows in (ask, back)] + [
+            encode(Want(2**62, ask))
+        ]
 
     def speak_pings(self) -> list[bytes]:
         """Are you there? Are you there?"""
@@ -268,9 +270,7 @@ class _FalseJournal:
         self._epoch = chance.randbytes(8)
         endpoint = machine.identity.document.endpoints[0].id
         self.id = journal_id(machine.device, endpoint, self._epoch)
-        self._faces = [
-            {number: self._sign(number, endpoint) for number in range(1, 5)} for _ in range(2)
-        ]
+        self._faces = [{number: self._sign(number, endpoint) for number in range(1, 5)} for _ in range(2)]
 
     def _sign(self, number: int, endpoint: bytes) -> Bundle:
         machine, chance = self._machine, self._machine.chance
@@ -300,6 +300,8 @@ class _FalseJournal:
     def answer(self, want: Want, contact: int) -> list[bytes]:
         """What this contact gets of what it wants."""
         face = self._faces[contact % 2]
-        numbers = [n for row in want.journals if row.journal == self.id for n in row.ranges & Ranges.span(1, 4)]
+        numbers = [
+            n for row in want.journals if row.journal == self.id for n in row.ranges & Ranges.span(1, 4)
+        ]
         certificate = encode(Cert(self._machine.identity.certificate.der))
         return [certificate, *(encode(BundleFrame(0, face[number])) for number in numbers)] if numbers else []

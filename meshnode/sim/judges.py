@@ -154,7 +154,9 @@ class Answers(Judge):
             if not span <= shelf.of(journal):
                 raise self.broken(f"{machine.name} accepts {name_of(journal)}: {span} and has not written it")
             if not span <= shelf.messages.get(journal, NONE):
-                raise self.broken(f"{machine.name} accepts {name_of(journal)}: {span}, no message after a crash")
+                raise self.broken(
+                    f"{machine.name} accepts {name_of(journal)}: {span}, no message after a crash"
+                )
             if effect.key in self.truth.by_key:
                 raise self.broken(f"{machine.name} gives the key {effect.key} to two messages")
             self.truth.accept(machine, effect.submission, effect.key, journal, span.pairs[0])
@@ -301,6 +303,18 @@ class Manners(Judge):
                 raise self.broken(f"{machine.name} says: {effect.text}")
 
 
+class Membership(Judge):
+    """Nothing is given to a device that its carrier knows to be revoked."""
+
+    def effect(self, machine: Machine, effect: Effect) -> None:
+        """From the moment on when it knows."""
+        if isinstance(effect, SendBundle) and effect.contact in machine.ends:
+            receiver = machine.ends[effect.contact].across.party
+            assert isinstance(receiver, Machine)
+            if receiver.device in machine.running.state.document.revoked:
+                raise self.broken(f"{machine.name} sends a bundle to {receiver.name}, which is revoked")
+
+
 class Originals(Judge):
     """One number is one bundle, for ever; and what carriers keep is what its source signed."""
 
@@ -334,7 +348,9 @@ class Originals(Judge):
         if source == machine.name and place not in self._known:
             self.truth.written[place] = row.bundle
         elif original is None or row.bundle != original:
-            raise self.broken(f"{machine.name} keeps as {name_of(row.journal)}:{header.number} what is not it")
+            raise self.broken(
+                f"{machine.name} keeps as {name_of(row.journal)}:{header.number} what is not it"
+            )
 
 
 class Ages(Judge):
@@ -366,7 +382,12 @@ class Ages(Judge):
         if kept is None or machine.name in self.truth.forgetful:
             return 0.0
         age_s, on_s, boots = kept
-        return age_s + machine.on_s - on_s - (machine.boots - boots) * (HOUSEKEEPING_S + machine.hardware.commit_s)
+        return (
+            age_s
+            + machine.on_s
+            - on_s
+            - (machine.boots - boots) * (HOUSEKEEPING_S + machine.hardware.commit_s)
+        )
 
     def committed(self, machine: Machine, rows: list[Row]) -> None:
         """What is kept is no younger than what was told."""
@@ -375,7 +396,9 @@ class Ages(Judge):
                 place = machine.name, row.journal, row.bundle.header.number
                 age_s = machine.now().s - row.born_s
                 if age_s < self._told.get(place, 0) - ROUNDING_S and not self.truth.hostile:
-                    raise self.broken(f"{machine.name} keeps {name_of(row.journal)}:{place[2]} as younger than told")
+                    raise self.broken(
+                        f"{machine.name} keeps {name_of(row.journal)}:{place[2]} as younger than told"
+                    )
                 self._kept[place] = age_s, machine.on_s, machine.boots
 
     def handled(self, machine: Machine, event: Event) -> None:
@@ -422,7 +445,20 @@ class Thrift(Judge):
             self._sent.pop((machine.name, event.contact), None)
 
 
-JUDGES: Final = (Custody, Answers, Sink, Receipts, Claims, Room, Bounds, Manners, Originals, Ages, Thrift)
+JUDGES: Final = (
+    Custody,
+    Answers,
+    Sink,
+    Receipts,
+    Claims,
+    Room,
+    Bounds,
+    Manners,
+    Membership,
+    Originals,
+    Ages,
+    Thrift,
+)
 
 
 class Bench:

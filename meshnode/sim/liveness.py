@@ -48,7 +48,9 @@ class Healed:
 
     def _rotten(self, machine: Machine, journal: JournalId) -> Ranges:
         places = self._truth.rotten
-        return Ranges.of(n for name, j, n in places if name == machine.name and j == journal) if places else NONE
+        return (
+            Ranges.of(n for name, j, n in places if name == machine.name and j == journal) if places else NONE
+        )
 
     # --- messages -----------------------------------------------------------------------------------------------
 

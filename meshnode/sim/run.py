@@ -30,10 +30,18 @@ from meshnode.sim.world import World
 HEALED_S: Final = 3600.0
 LOOK_S: Final = 5.0
 #: Then nothing moves any more.
-SPREAD_S: Final = 90.0
-REST_S: Final = 30.0
+SPREAD_S: Final = 60.0
+REST_S: Final = 15.0
 #: What a brain that has gone wrong raises; nothing of a peer's making may.
-CRASHES: Final = (ArithmeticError, AssertionError, AttributeError, LookupError, RuntimeError, TypeError, ValueError)
+CRASHES: Final = (
+    ArithmeticError,
+    AssertionError,
+    AttributeError,
+    LookupError,
+    RuntimeError,
+    TypeError,
+    ValueError,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -233,7 +241,9 @@ class Run:
         """Nobody has opened a bundle but the office."""
         by_office = sum(desk.opened for desk in self.desks.values())
         if self.world.fleet.seal.opened != by_office:
-            raise BrokenPromise("Secrecy", f"{self.world.fleet.seal.opened - by_office} bundles opened elsewhere")
+            raise BrokenPromise(
+                "Secrecy", f"{self.world.fleet.seal.opened - by_office} bundles opened elsewhere"
+            )
 
 
 def _pairs(names: list[str], shape: str, chance: random.Random) -> list[tuple[str, str]]:

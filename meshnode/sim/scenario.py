@@ -192,7 +192,9 @@ def _draw_windows(chance: random.Random, plan: Plan) -> Iterator[Meeting]:
         while at_s < plan.end_s - 1200:
             until_s = at_s + log_uniform(chance, 10, 900)
             rate = log_uniform(chance, 10_000, 2_000_000)
-            yield Meeting(min(left, right), max(left, right), at_s, until_s, rate, log_uniform(chance, 0.01, 0.6))
+            yield Meeting(
+                min(left, right), max(left, right), at_s, until_s, rate, log_uniform(chance, 0.01, 0.6)
+            )
             at_s = until_s + log_uniform(chance, 600, 12 * 3600)
 
 
@@ -260,7 +262,9 @@ def make_message(
 ) -> Message:
     """A message of these files. `gives_up`: after which share of its parts its program goes away."""
     files = tuple(File(f"{at}.bin", len(data)) for at, data in enumerate(contents))
-    manifest = Manifest("ktp-el", (("sha", hashlib.sha256(b"".join(contents)).hexdigest()[:8]),), reference, 0, files)
+    manifest = Manifest(
+        "ktp-el", (("sha", hashlib.sha256(b"".join(contents)).hexdigest()[:8]),), reference, 0, files
+    )
     stream = stream_head(manifest) + b"".join(contents)
     gives_up_after = None if gives_up is None else int(gives_up * parts_for(len(stream)))
     return Message(

@@ -435,3 +435,11 @@ def test_documents_by_hand(tmp_path: Path) -> None:
         for old in (newest, oldest):
             assert ana.request("PUT", "/v1/fleet", old) == (200, {"version": 2, "adopted": False})
         assert (ana.home / "fleet.document").read_bytes() == newest
+
+
+def test_what_there_is_not_is_refused_in_json_too(ana: Node) -> None:
+    for method, path, status in (("GET", "/v1/nowhere", 404), ("DELETE", "/v1/status", 405)):
+        host, port, token = ana.door()
+        answer = ask(ana, method, path, Host=f"{host}:{port}", Authorization=f"Bearer {token}")
+        assert answer[0] == status
+        assert answer[1]["exit_code"] == 1

@@ -27,7 +27,7 @@ CONTACTS = """start_s,end_s,node_a,node_b,rate_bytes_per_s
 120,130,agus,ridge,200000
 """
 WORKLOAD = """t_s,source,size_bytes
-0,siti,300000
+0.5,siti,300000
 1,siti,1500000
 12,budi,40000
 105,siti,1000
@@ -107,7 +107,7 @@ def test_options_have_an_effect(folder: Path) -> None:
     assert told("--store-bytes", 0)["delivered_share"] == 0.4, "the office's own, and budi's"
     assert told("--until-s", 50)["delivered"] == 0
     assert told("--until-s", 50)["messages"] == 3
-    assert told("--until-s", 500)["mean_delay_s"] > told()["mean_delay_s"]
+    assert told("--until-s", 1e15)["mean_delay_s"] > 1e14
     assert told("--seed", 7)["seed"] == 7
     assert call("--json", gateways=" ridge , ").exit_code == 0
 
@@ -124,12 +124,12 @@ def test_the_same_in_any_process(folder: Path) -> None:
     made = CliRunner().invoke(main, ["simulate", "--example", "fleet", "--seed", "5"], prog_name="meshnode")
     gateways = made.stdout.split()[-1]
     said = set()
-    for hash_seed in ("0", "1", "4711"):
+    for hash_seed in ("0", "4711"):
         done = subprocess.run(
             [
                 *(sys.executable, "-m", "meshnode", "simulate", "--gateways", gateways, "--json"),
                 *("--contacts", "fleet/contacts.csv", "--workload", "fleet/workload.csv"),
-                *("--store-bytes", "20000000", "--until-s", "150000", "--seed", "3"),
+                *("--store-bytes", "20000000", "--until-s", "120000", "--seed", "3"),
             ],
             env=environment() | {"PYTHONHASHSEED": hash_seed},
             capture_output=True,
@@ -167,7 +167,8 @@ def test_pictures(folder: Path) -> None:
     assert call("--plot", "run.svg").exit_code == 0
     assert "4 of 5 messages delivered" in "".join(ElementTree.parse("run.svg").getroot().itertext())
     assert call("--json", "--plot", "run.png").exit_code == 0
-    assert Image.open("run.png").format == "PNG"
+    with Image.open("run.png") as image:
+        assert image.format == "PNG"
 
 
 def test_pictures_that_cannot_be(folder: Path) -> None:
@@ -202,12 +203,14 @@ def test_a_wrong_row_is_named(folder: Path) -> None:
     [
         ((), "offce", "None of the gateways ('offce') occurs in the plan"),
         ((), " , ", "it names no node"),
-        (("--until-s", "0"), "office", "0.0 is not in the range x>0"),
-        (("--until-s", "-5"), "office", "is not in the range"),
+        (("--until-s", "0"), "office", "it must be more than 0 seconds"),
+        (("--until-s", "-5"), "office", "it must be more than 0 seconds"),
         (("--store-bytes", "-1"), "office", "is not in the range"),
         (("--store-bytes", "lots"), "office", "is not a valid integer"),
-        (("--until-s", "nan"), "office", "is not"),
-        (("--until-s", "inf"), "office", "is not"),
+        (("--until-s", "nan"), "office", "it must be more than 0 seconds"),
+        (("--until-s", "inf"), "office", "it must be more than 0 seconds"),
+        (("--until-s", "soon"), "office", "is not a valid float"),
+        (("--until-s", "1e-3"), "agus", "No message of the workload is recorded by second 0.001"),
     ],
 )
 def test_wrong_usage(folder: Path, more: tuple[str, ...], gateways: str, says: str) -> None:

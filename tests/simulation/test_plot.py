@@ -8,7 +8,7 @@ from pathlib import Path
 from xml.etree import ElementTree
 
 import pytest
-from PIL import Image
+from PIL import Image, ImageChops
 
 from meshnode.sim.canvas import NoPillow, PngCanvas, SvgCanvas, UnknownPicture, canvas_maker
 from meshnode.sim.carrying import Carried, Fate, Load
@@ -82,20 +82,20 @@ def test_one_message_and_nobody_who_carries() -> None:
 
 
 def test_a_png_is_the_same_picture() -> None:
-    image = Image.open(io.BytesIO(draw(carried(), PngCanvas)))
-    root = svg(carried())
-    assert image.format == "PNG"
-    assert image.size == (2 * float(root.get("width", 0)), 2 * float(root.get("height", 0)))
-    pixels = {color for _, color in image.convert("RGB").getcolors(1 << 24) or ()}
-    assert {(8, 48, 107), (11, 83, 148), (154, 165, 177)} <= pixels, "the darkest cell and both curves"
+    root = svg(carried()).attrib
+    with Image.open(io.BytesIO(draw(carried(), PngCanvas))) as image:
+        assert image.format == "PNG"
+        assert image.size == (2 * int(root["width"]), 2 * int(root["height"]))
+        colors = image.convert("RGB").getcolors(1 << 24)
+    seen = {color for _, color in colors or ()}
+    assert seen >= {(8, 48, 107), (11, 83, 148), (154, 165, 177)}, "the darkest cell and both curves"
 
 
 def test_words_can_stand_upright() -> None:
     canvas = PngCanvas(60, 60)
     canvas.text(30, 55, "iiii", upright=True)
-    box = Image.open(io.BytesIO(canvas.encode())).convert("L").point(lambda level: 255 - level).getbbox()
-    assert box is not None
-    left, top, right, bottom = box
+    with Image.open(io.BytesIO(canvas.encode())) as image:
+        left, top, right, bottom = ImageChops.invert(image.convert("L")).getbbox() or (0, 0, 0, 0)
     assert bottom - top > right - left
     assert (left + right) / 4 == pytest.approx(27, abs=5), "left of its line, as read from below"
     assert 100 < bottom <= 112
@@ -114,8 +114,6 @@ def test_which_pictures_there_are(monkeypatch: pytest.MonkeyPatch) -> None:
         UnknownPicture, match=r"b\.pdf cannot be drawn: a picture's name ends in \.svg or \.png\."
     ):
         canvas_maker(Path("b.pdf"))
-    for name in [name for name in sys.modules if name.split(".")[0] == "PIL"]:
-        monkeypatch.setitem(sys.modules, name, None)
     monkeypatch.setitem(sys.modules, "PIL.ImageDraw", None)
     with pytest.raises(NoPillow, match="needs the library Pillow"):
         canvas_maker(Path("b.png"))

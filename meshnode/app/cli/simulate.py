@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -30,6 +31,12 @@ def _names(_: click.Context, __: click.Parameter, value: str | None) -> tuple[st
     return names
 
 
+def _end(_: click.Context, __: click.Parameter, value: float | None) -> float | None:
+    if value is not None and not (math.isfinite(value) and value > 0):
+        raise click.BadParameter("it must be more than 0 seconds.")
+    return value
+
+
 @click.command()
 @click.option("--contacts", type=_FILE, metavar="FILE", help="Who meets whom and when, as CSV.")
 @click.option("--workload", type=_FILE, metavar="FILE", help="What is recorded where and when, as CSV.")
@@ -50,7 +57,8 @@ def _names(_: click.Context, __: click.Parameter, value: str | None) -> tuple[st
 )
 @click.option(
     "--until-s",
-    type=click.FloatRange(min=0, min_open=True),
+    type=float,
+    callback=_end,
     metavar="T",
     help="End at this second; without it, when the last contact ends. What is recorded later is left out.",
 )
@@ -192,7 +200,15 @@ def _time(seconds: float) -> str:
 
 
 def _carriers(nodes: list[NodeFigures]) -> str:
-    heads = ["node", "submitted", "delivered", "mean delay", "carried for others", "sources", "still on board"]
+    heads = [
+        "node",
+        "submitted",
+        "delivered",
+        "mean delay",
+        "carried for others",
+        "sources",
+        "still on board",
+    ]
     rows: list[list[Any]] = [
         [
             node.name,
