@@ -40,7 +40,7 @@ def test_each_path_is_there(path: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("folder", "names"), re.findall(r"^\| `(meshnode/\w+|scripts)` \| .*? \| (.*) \|$", README, re.M)
+    ("folder", "names"), re.findall(r"^\| `(meshnode/\w+|scripts)` \| .*? \| (.*) \|$", README, re.MULTILINE)
 )
 def test_each_starting_point_is_there(folder: str, names: str) -> None:
     for name in re.findall(r"`([\w./]+)`", names):

@@ -18,7 +18,8 @@ import pytest
 
 from meshnode.core.frames import ALPN
 from meshnode.core.limits import MIB
-from tests.app.fleets import Fleet, Node, Relay, connect, posted
+from tests.app.fleets import Fleet, Node, connect, posted
+from tests.app.relay import Relay
 
 LINGER = struct.pack("ii", 1, 0)  # struct linger: on, 0 s, so that close() resets
 

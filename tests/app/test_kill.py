@@ -18,7 +18,8 @@ from pathlib import Path
 import pytest
 
 from meshnode.core.limits import MIB
-from tests.app.fleets import Fleet, Node, Relay, assert_refused, command, environment
+from tests.app.fleets import Fleet, Node, assert_refused, command, environment
+from tests.app.relay import Relay
 
 SEED = 20_260_801
 #: A transfer of the messages of one round.

@@ -20,7 +20,8 @@ import pytest
 from meshnode.core.limits import MIB
 from meshnode.core.message import File, Manifest, parts_for, stream_head, stream_size
 from meshnode.core.sealing import CHUNK_SIZE
-from tests.app.fleets import Fleet, Node, Relay
+from tests.app.fleets import Fleet, Node
+from tests.app.relay import Relay
 
 KIND, REFERENCE = "ktp-el-perekaman", "Siti Rahayu, Cipatujah"
 META = {"nik": "3206014107920003", "nama lengkap": "Siti Rahayu binti Ahmad", "empty": ""}

@@ -13,7 +13,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import pytest
 import trio
@@ -23,13 +23,12 @@ from meshnode.app.config import Address, Config
 from meshnode.app.control import make_app
 from meshnode.app.daemon import Daemon, open_daemon
 from meshnode.app.home import Home
-from meshnode.core.limits import DEAD_AFTER_S, KEEP_RECEIPTED_S, KIB, MIB
+from meshnode.core import node
+from meshnode.core.limits import DEAD_AFTER_S, HOUSEKEEPING_S, KIB, MIB
 from meshnode.sim import pinned
 from meshnode.sim.pipes import Nature
 from meshnode.sim.places import PORT, Places
 from tests.app.fleets import Fleet, posted
-
-T = TypeVar("T")
 
 TOKEN = "token"
 DAY_S = 24 * 3600
@@ -48,8 +47,6 @@ def homes(tmp_path_factory: pytest.TempPathFactory) -> Path:
         fleet.enroll("office", "office")
         fleet.enroll("ana")
         fleet.enroll("budi")
-    for name in PEERS:  # the newest document, as if they had met before
-        shutil.copy(folder / "budi" / "fleet.document", folder / name / "fleet.document")
     return folder
 
 
@@ -162,14 +159,16 @@ async def _has(ask: Callable[[], Awaitable[list[str]]], wanted: str) -> bool:
     return wanted in await ask()
 
 
-async def _is(ask: Callable[[], Awaitable[T]], wanted: T) -> bool:
+async def _is(ask: Callable[[], Awaitable[object]], wanted: object) -> bool:
     return await ask() == wanted
 
 
 async def until(probe: Callable[[], Awaitable[bool]], within_s: float, step_s: float = 0.05) -> None:
     """Ask until it is so; raises trio.TooSlowError after `within_s` of virtual time."""
     with trio.fail_after(within_s):
-        while not await probe():
+        while True:
+            if await probe():
+                return
             await trio.sleep(step_s)
 
 
@@ -223,9 +222,10 @@ async def carried_home(village: Village) -> None:
 
     await village.met("ana", "budi")
     (pipe,) = places.pipes("ana", "budi")
-    pipe.cut_after(500_001)
-    await until(partial(_is, ana.contacts, []), 60)
+    pipe.cut_after(500_001 - pipe.sent_bytes)
+    await until(_later(lambda: pipe.is_over), 60, step_s=0.001)
     places.part("ana", "budi")
+    await until(partial(_is, ana.contacts, []), 1)
     assert await ana.states() == ["on_this_device_only"]
     held = (await budi.get("status"))["carrying"]
     assert held["sources"] == 1
@@ -264,7 +264,8 @@ async def carried_home(village: Village) -> None:
 
 
 async def _carries_nothing(program: Program) -> bool:
-    return (await program.get("status"))["carrying"]["bundles"] == 0
+    carried: int = (await program.get("status"))["carrying"]["bundles"]
+    return carried == 0
 
 
 async def silence(village: Village) -> None:
@@ -317,14 +318,14 @@ async def a_sink_that_is_away(village: Village) -> None:
 
     village.inbox.unlink()
     away.rename(village.inbox)
-    await until(partial(_is, budi.states, ["delivered"] * 3), 310)
+    await until(partial(_is, budi.states, ["delivered"] * 3), 310, step_s=1)
     assert await office.alarms() == []
     assert set(keys) < set(village.delivered())
     assert len(village.delivered()) == 3
 
 
 async def a_quiet_day(village: Village) -> None:
-    """A day without anybody in range, and a week in which delivered messages are let go of."""
+    """A day without anybody in range; what was delivered is let go of after the half of it (see the test)."""
     ana, budi, places = village.ana, village.budi, village.places
     await ana.submit({"photo": PHOTO})
     await village.met("ana", "budi")
@@ -332,22 +333,21 @@ async def a_quiet_day(village: Village) -> None:
     await until(partial(_is, ana.states, ["delivered"]), 60)
     places.part("ana", "budi")
     places.part("budi", "office")
-    full_bytes = (await ana.get("status"))["store"]["bytes"]
-    await trio.sleep(DAY_S)
+    await trio.sleep(DAY_S / 2 - 60)
+    assert (await ana.get("status"))["store"]["bytes"] > len(PHOTO)
+    await trio.sleep(HOUSEKEEPING_S + 120)
+    assert (await ana.get("status"))["store"]["bytes"] < len(PHOTO) / 2, "the disk has its space back"
+    await trio.sleep(DAY_S - trio.current_time())
     for program in (ana, budi, village.office):
         status = await program.get("status")
         assert status["alarms"] == status["contacts"] == []
-    assert (await ana.get("status"))["store"]["bytes"] >= len(PHOTO)
-    assert await ana.states() == ["delivered"]
-
-    await trio.sleep(KEEP_RECEIPTED_S - DAY_S)
-    await until(_later(lambda: False) if full_bytes < MIB else partial(_is_small, ana), 1200)
     assert await ana.states() == ["delivered"], "what it was is remembered"
 
-
-async def _is_small(program: Program) -> bool:
-    size_bytes: int = (await program.get("status"))["store"]["bytes"]
-    return size_bytes < MIB
+    second = await ana.submit({"photo": b"2"})
+    await village.met("ana", "budi")
+    await village.met("budi", "office")
+    await until(partial(_is, ana.states, ["delivered", "delivered"]), 60)
+    assert second in village.delivered()
 
 
 async def turned_away(village: Village) -> None:
@@ -361,7 +361,7 @@ async def turned_away(village: Village) -> None:
     )
 
 
-STORIES = [carried_home, silence, a_sink_that_is_away, a_quiet_day, turned_away]
+STORIES = [carried_home, silence, a_sink_that_is_away, turned_away]
 
 Play = Callable[..., list[str]]
 
@@ -381,6 +381,12 @@ def test_one_seed_is_one_log(play: Play, story: Callable[[Village], Awaitable[No
     assert play(story, seed=5) == first
 
 
-def test_a_message_in_the_middle_of_any_order(play: Play) -> None:
-    for seed in range(10, 15):
+def test_the_order_of_tasks_does_not_matter(play: Play) -> None:
+    for seed in range(10, 13):
         play(carried_home, seed=seed)
+
+
+def test_a_quiet_day(play: Play, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(node, "KEEP_RECEIPTED_S", DAY_S / 2)
+    lines = play(a_quiet_day)
+    assert len(lines) < 50, "a day without neighbours says nothing"

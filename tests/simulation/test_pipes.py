@@ -13,7 +13,7 @@ from meshnode.core.limits import KIB
 from meshnode.sim.pinned import run
 from meshnode.sim.pipes import Nature, Pipe, pipe_pair
 
-NATURES = [Nature(), Nature(rate_bytes_per_s=1e6, latency_s=0.05), Nature(capacity_bytes=1)]
+NATURES = [Nature(), Nature(rate_bytes_per_s=1e6, latency_s=0.05), Nature(capacity_bytes=1000)]
 
 
 @pytest.mark.parametrize("nature", NATURES, ids=["ideal", "slow", "narrow"])
