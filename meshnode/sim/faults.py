@@ -1,117 +1,20 @@
 """Everything that goes wrong, each a small class that draws when and to whom from the seed.
 
 A seed gets a random subset of the kinds (`draw`), so that rare combinations are tried and simple ones are not hidden
-by a crowd of others. What a fault takes away by force it tells the truth, so that no node is blamed for it.
+by a crowd of others. What a fault takes away by force it tells the truth, so that no node is blamed for it. What goes
+wrong with disks is in `disks`; a hostile member is no fault but one of the people (`hostile`, `scenario`).
 """
 
 from __future__ import annotations
 
-import random
 from dataclasses import dataclass
 from typing import Final
 
-from meshnode.core.identity import JournalId
-from meshnode.core.intervals import Ranges
-from meshnode.core.limits import KIB, MIB
-from meshnode.drivers.memory import MemoryStore
-from meshnode.sim.channel import Channel
-from meshnode.sim.engine import Engine
+from meshnode.core.message import parts_for
+from meshnode.sim.disks import FailingWrites, FullDisks, Restores, Rot
 from meshnode.sim.machine import Machine
-from meshnode.sim.office import SimDesk, SimSink
-from meshnode.sim.scenario import EPOCH_MS, Plan, log_uniform
-from meshnode.sim.truth import Truth
-from meshnode.sim.world import World
-
-
-@dataclass(slots=True)
-class Air:
-    """What the air does to contacts that open."""
-
-    cut_share: float = 0.0
-    silent_share: float = 0.0
-    one_way_share: float = 0.0
-
-    def touch(self, channel: Channel, chance: random.Random) -> None:
-        """A contact has opened."""
-        if chance.random() < self.cut_share:
-            channel.cut_after_bytes = int(log_uniform(chance, 1, 2_000_000))
-            channel.cut_silently = chance.random() < self.silent_share
-        if chance.random() < self.one_way_share:
-            chance.choice([channel.left, channel.right]).mute = True
-
-
-@dataclass(slots=True)
-class Stage:
-    """What faults may touch."""
-
-    engine: Engine
-    world: World
-    truth: Truth
-    plan: Plan
-    sink: SimSink
-    desks: dict[str, SimDesk]
-    chance: random.Random
-    air: Air
-    #: Nothing goes wrong any more.
-    calm: bool = False
-
-    def a_moment(self) -> float:
-        """A time at which something is going on, or any other."""
-        busy = self.plan.busy_s
-        if busy and self.chance.random() < 0.8:
-            return self.chance.choice(busy) + log_uniform(self.chance, 0.01, 60)
-        return self.chance.uniform(0, self.plan.end_s)
-
-    def a_machine(self) -> Machine:
-        """Any device that follows the rules."""
-        return self.chance.choice(list(self.truth.honest))
-
-    def restart_later(self, machine: Machine) -> None:
-        """Its owner notices that it is off."""
-        delay_s = log_uniform(self.chance, 0.5, 7200)
-        self.engine.after(delay_s, lambda: self.switch_on(machine.name))
-
-    def switch_on(self, name: str) -> None:
-        """Unless it is lost."""
-        if name not in self.truth.lost:
-            self.world.switch_on(name)
-
-
-class Fault:
-    """Something goes wrong. `share`: in how many of the runs."""
-
-    share = 0.3
-
-    def __init__(self, stage: Stage) -> None:
-        self.stage = stage
-        self.chance = stage.chance
-
-    def schedule(self) -> None:
-        """Draw what will happen."""
-        for _ in range(self.count()):
-            self._strike_at(self.stage.a_moment(), self.victim())
-
-    def _strike_at(self, at_s: float, machine: Machine) -> None:
-        def strike() -> None:
-            if not self.stage.calm:
-                self.strike(machine)
-
-        self.stage.engine.at(at_s, strike)
-
-    def count(self) -> int:
-        """How often."""
-        return self.chance.choice([1, 1, 2, 5])
-
-    def victim(self) -> Machine:
-        """To whom."""
-        return self.stage.a_machine()
-
-    def strike(self, machine: Machine) -> None:
-        """It happens."""
-
-    def note(self, text: str) -> None:
-        """A line of the trace."""
-        self.stage.engine.note(f"FAULT {text}")
+from meshnode.sim.scenario import EPOCH_MS, log_uniform
+from meshnode.sim.stage import Fault, Stage
 
 
 class Cuts(Fault):
@@ -177,98 +80,26 @@ class PowerCuts(Fault):
             self.stage.restart_later(machine)
 
 
-class Restores(Fault):
-    """A store is replaced by an older copy of itself."""
+class TornSubmissions(Fault):
+    """The power goes off while a message is being written."""
 
-    share = 0.25
+    share = 0.3
 
-    def count(self) -> int:
-        """Seldom."""
-        return self.chance.choice([1, 1, 2])
-
-    def strike(self, machine: Machine) -> None:
-        """Copy now, come back to it later."""
-        copy = machine.store.copy()
-        self.note(f"{machine.name} is copied")
-        delay_s = log_uniform(self.chance, 10, 2 * 86400)
-        if self.stage.engine.now_s + delay_s < self.stage.plan.end_s:
-            self.stage.engine.after(delay_s, lambda: self._restore(machine, copy))
-
-    def _restore(self, machine: Machine, copy: MemoryStore) -> None:
-        truth = self.stage.truth
-        if machine.name in truth.lost or self.stage.calm:
-            return
-        self.note(f"{machine.name} is restored from the copy")
-        self.stage.world.switch_off(machine.name)
-        before = {j: r for j, r in truth.shelves[machine.name].held.items() if truth.is_own(machine, j)}
-        machine.store = copy.copy()
-        truth.forgetful.add(machine.name)
-        truth.replace_disk(machine)
-        for journal, ranges in before.items():
-            gone = ranges - truth.shelves[machine.name].of(journal)
-            if gone:
-                truth.rob(machine, journal, gone)
-        self.stage.restart_later(machine)
-
-
-class FullDisks(Fault):
-    """Another program fills the disk, and lets go of it again."""
-
-    share = 0.25
+    def schedule(self) -> None:
+        """Somewhere within a message of several bundles, if there is one."""
+        for message in self.stage.plan.messages:
+            machine = self.stage.world.machines[message.name]
+            parts = parts_for(len(message.stream))
+            if parts > 1 and self.chance.random() < 0.5:
+                takes_s = parts * (message.pace_s + machine.hardware.commit_s)
+                self._strike_at(message.at_s + self.chance.uniform(0, takes_s), machine)
 
     def strike(self, machine: Machine) -> None:
-        """Next to nothing is left."""
-        if machine.name in self.stage.truth.squeezed:
-            return
-        before = machine.hardware.disk_bytes
-        left = self.chance.choice([0, 2 * KIB, 300 * KIB, 2 * MIB])
-        machine.hardware.disk_bytes = min(before, machine.store.size_bytes + left)
-        self.stage.truth.squeezed.add(machine.name)
-        self.stage.truth.forgetful.add(machine.name)
-        self.note(f"the disk of {machine.name} is full but for {left} bytes")
-        self.stage.engine.after(log_uniform(self.chance, 1, 20_000), lambda: self._free(machine, before))
-
-    def _free(self, machine: Machine, disk_bytes: int) -> None:
-        machine.hardware.disk_bytes = disk_bytes
-        self.stage.truth.squeezed.discard(machine.name)
-        self.note(f"the disk of {machine.name} has room again")
-
-
-class FailingWrites(Fault):
-    """The disk refuses to write, for a moment or for hours."""
-
-    share = 0.25
-
-    def strike(self, machine: Machine) -> None:
-        """From now on."""
-        machine.disk_fails = True
-        self.stage.truth.forgetful.add(machine.name)
-        self.note(f"the disk of {machine.name} fails")
-        self.stage.engine.after(log_uniform(self.chance, 0.01, 5000), lambda: self._mend(machine))
-
-    def _mend(self, machine: Machine) -> None:
-        machine.disk_fails = False
-        self.note(f"the disk of {machine.name} works")
-
-
-class Rot(Fault):
-    """A payload rots on a disk."""
-
-    share = 0.25
-
-    def strike(self, machine: Machine) -> None:
-        """Any bundle that is there."""
-        truth = self.stage.truth
-        rotten = {place[1:] for place in truth.rotten if place[0] == machine.name}
-        places = sorted(set(truth.shelves[machine.name].puts) - rotten)
-        if not places:
-            return
-        journal, number = self.chance.choice(places)
-        machine.store.spoil(journal, number)
-        truth.rotten.add((machine.name, journal, number))
-        self.note(f"bundle {journal.hex()[:6]}:{number} rots on the disk of {machine.name}")
-        if truth.is_own(machine, journal):
-            truth.rob(machine, JournalId(journal), Ranges.single(number))
+        """Now."""
+        if machine.node is not None and machine.name not in self.stage.truth.hostile:
+            self.note(f"{machine.name} loses power as it writes")
+            self.stage.world.switch_off(machine.name)
+            self.stage.restart_later(machine)
 
 
 class LostDevice(Fault):
@@ -405,6 +236,7 @@ FAULTS: Final[tuple[type[Fault], ...]] = (
     OneWay,
     Duplicates,
     PowerCuts,
+    TornSubmissions,
     Restores,
     FullDisks,
     FailingWrites,

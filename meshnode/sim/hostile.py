@@ -232,11 +232,8 @@ class Hostile(Machine):
         """Bundles that nobody asked for."""
         rows = self.running.state.ledger.offers()
         places = [(held.journal, number) for held in rows for number in held.ranges][:20]
-        frames = []
-        for place in places:
-            if stored := self.store.read(*place):
-                frames.append(encode_bundle(0, stored.header, stored.signature, stored.payload))
-        return frames
+        found = filter(None, (self.store.read(*place) for place in places))
+        return [encode_bundle(0, stored.header, stored.signature, stored.payload) for stored in found]
 
     def speak_false_journal(self) -> list[bytes]:
         """A journal of its own, in which one number is two bundles and messages contradict each other."""
@@ -258,7 +255,7 @@ _SPEECHES: Final[dict[str, Callable[[Hostile], list[bytes]]]] = {
     "pushes bundles": Hostile.speak_push,
     "gives one number to two bundles": Hostile.speak_false_journal,
 }
-_BENDINGS: Final = ["boast", "withhold", "alter", "age", "mute"]
+_BENDINGS: Final = ["boast", "withhold", "alter", "age"] * 3 + ["mute"]
 
 
 class _FalseJournal:

@@ -127,4 +127,5 @@ class Healed:
             if self._truth.is_own(machine, journal) and not on_disk <= shelf.messages.get(journal, NONE):
                 yield f"{machine.name} keeps the remains of a torn submission in {name_of(journal)}"
         if state.ledger.foreign_size > shelf.foreign_bytes:
-            yield f"{machine.name} counts {state.ledger.foreign_size} bytes of others, and carries {shelf.foreign_bytes}"
+            counted = state.ledger.foreign_size
+            yield f"{machine.name} counts {counted} bytes of others, and carries {shelf.foreign_bytes}"

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 from meshnode.core.errors import MeshnodeError
 from meshnode.core.ports import Accepted, Refused, SubmissionAborted, SubmissionChunk, SubmissionOpened
@@ -86,5 +87,5 @@ class Programs:
             self._dispatch(SubmissionChunk(number, submission.chunk(part)))
             part += 1
             if submission.pace_s:
-                self._engine.after(submission.pace_s, lambda: self._feed(submission, part))
+                self._engine.after(submission.pace_s, partial(self._feed, submission, part))
                 return

@@ -10,19 +10,21 @@ import hashlib
 import random
 import traceback
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from typing import Final
 
 from meshnode.core.identity import JournalId
 from meshnode.core.limits import FOREIGN_QUOTA_BYTES, GIB
 from meshnode.sim.channel import Channel
 from meshnode.sim.engine import Engine, Trace
-from meshnode.sim.faults import Air, Stage, draw
+from meshnode.sim.faults import draw
 from meshnode.sim.hostile import Hostile
 from meshnode.sim.judges import Bench
 from meshnode.sim.liveness import Healed
 from meshnode.sim.machine import Machine
 from meshnode.sim.office import SimDesk, SimSink
 from meshnode.sim.scenario import Meeting, Message, Plan, draw_plan
+from meshnode.sim.stage import Air, Stage
 from meshnode.sim.truth import BrokenPromise, Submitted, Truth
 from meshnode.sim.world import World
 
@@ -78,6 +80,8 @@ class Run:
         self.stage = Stage(
             self.engine, self.world, self.truth, self.plan, self.sink, self.desks, self.chance, Air()
         )
+        for machine in self.truth.machines.values():
+            machine.on_power_lost = self.stage.restart_later
 
     def _add_people(self) -> None:
         for person in self.plan.people:
@@ -87,7 +91,6 @@ class Run:
                 machine.chance = random.Random(f"hostile {self.seed}")
             self.truth.add(machine, hostile=person.hostile)
             machine.witnesses.append(self.bench)
-            machine.on_power_lost = lambda lost: self.stage.restart_later(lost)
             if person.role == "office":
                 self.desks[person.name] = SimDesk(machine, self.world.fleet.seal, self.sink)
 
@@ -253,7 +256,7 @@ def _pairs(names: list[str], shape: str, chance: random.Random) -> list[tuple[st
     if shape == "star":
         return [(names[0], name) for name in names[1:]]
     chance.shuffle(names)
-    return list(zip(names, names[1:], strict=False))
+    return list(pairwise(names))
 
 
 def _some(pairs: list[tuple[str, str]], chance: random.Random) -> list[str]:

@@ -11,6 +11,7 @@ import hashlib
 import random
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Final
 
 from meshnode.core.bundle import ROUTINE, URGENT
@@ -105,11 +106,13 @@ def draw_plan(seed: int) -> Plan:
     chance = random.Random(f"plan {seed}")
     days = chance.choice([1.5, 2, 2, 2.5, 3] * 3 + [9])
     plan = Plan(end_s=days * DAY_S)
-    plan.people = _draw_people(chance)
+    tight = chance.random() < 0.4
+    plan.people = _draw_people(chance, tight)
     places = [OFFICE_PLACE, *(f"kampung-{n}" for n in range(1, chance.randint(2, 4)))]
     visits = sorted(_draw_visits(chance, plan, places), key=lambda visit: (visit.from_s, visit.name))
     plan.meetings = [*_meetings(chance, visits), *_draw_windows(chance, plan)]
-    plan.messages = list(_draw_messages(chance, plan))
+    large = chance.choice([0.1, 0.6] if tight else [0.0, 0.05, 0.3])
+    plan.messages = list(_draw_messages(chance, plan, large))
     plan.shifts = sorted(_draw_shifts(chance, plan))
     return plan
 
@@ -117,13 +120,12 @@ def draw_plan(seed: int) -> Plan:
 # --- people -----------------------------------------------------------------------------------------------------
 
 
-def _draw_people(chance: random.Random) -> list[Person]:
+def _draw_people(chance: random.Random, tight: bool) -> list[Person]:
     count = chance.choice([3, 3, 4, 4, 5, 5, 6, 6, 7, 8, 10, 12])
-    tight = chance.random() < 0.4
     offices = 2 if count > 3 and chance.random() < 0.3 else 1
     gateways = 1 if count > 4 and chance.random() < 0.4 else 0
     officers = count - offices - gateways
-    hostile = chance.randrange(officers) if officers > 2 and chance.random() < 0.35 else None
+    hostile = chance.randrange(officers) if officers > 2 and chance.random() < 0.45 else None
     people = [Person("kantor", "office", _draw_hardware(chance, False), OFFICE_PLACE, sleeps=False)]
     if offices == 2:
         people.append(Person("kantor-2", "office", _draw_hardware(chance, False), "kabupaten", sleeps=False))
@@ -142,8 +144,9 @@ def _draw_hardware(chance: random.Random, tight: bool) -> Hardware:
     hardware = Hardware(commit_s=log_uniform(chance, 0.001, 0.5))
     if tight:
         hardware.foreign_quota_bytes = chance.choice([300 * KIB, 600 * KIB, 2 * MIB, FOREIGN_QUOTA_BYTES])
-        hardware.disk_bytes = chance.choice([2 * MIB, 5 * MIB, 20 * MIB, 100 * GIB])
-        hardware.floor_bytes = chance.choice([0, 256 * KIB, 1 * MIB])
+        hardware.disk_bytes = chance.choice([2 * MIB, 3 * MIB, 5 * MIB, 100 * GIB])
+        room_bytes = chance.choice([400 * KIB, 700 * KIB, 1500 * KIB, hardware.disk_bytes])
+        hardware.floor_bytes = min(hardware.disk_bytes - room_bytes, 5 * MIB)
     return hardware
 
 
@@ -187,7 +190,7 @@ def _meetings(chance: random.Random, visits: list[Visit]) -> Iterator[Meeting]:
 def _draw_windows(chance: random.Random, plan: Plan) -> Iterator[Meeting]:
     """The internet comes and goes between those who stay where they are."""
     fixed = [person.name for person in plan.people if person.place is not None]
-    for left, right in zip(fixed, fixed[1:], strict=False):
+    for left, right in pairwise(fixed):
         at_s = chance.uniform(0, 6 * 3600)
         while at_s < plan.end_s - 1200:
             until_s = at_s + log_uniform(chance, 10, 900)
@@ -212,10 +215,10 @@ def _draw_shifts(chance: random.Random, plan: Plan) -> Iterator[tuple[float, str
 # --- messages ---------------------------------------------------------------------------------------------------
 
 
-def _draw_messages(chance: random.Random, plan: Plan) -> Iterator[Message]:
+def _draw_messages(chance: random.Random, plan: Plan, large: float) -> Iterator[Message]:
+    """`large`: the share of messages of several bundles."""
     mean = chance.choice([1, 3, 8])
     short_lived = chance.random() < 0.3
-    large = chance.choice([0.0, 0.05, 0.3])
     for person in plan.people:
         if person.role == "office":
             continue

@@ -22,9 +22,12 @@ class BrokenPromise(Exception):
     """A judge has found that the fleet does not keep its word."""
 
     def __init__(self, judge: str, text: str) -> None:
-        super().__init__(f"{judge}: {text}")
+        super().__init__(judge, text)  # so that it can be pickled
         self.judge = judge
         self.text = text
+
+    def __str__(self) -> str:
+        return f"{self.judge}: {self.text}"
 
 
 @dataclass(slots=True)

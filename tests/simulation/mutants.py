@@ -51,7 +51,10 @@ class Mutant:
             return
         (owner, name, change), *others = self.changes
         original = vars(owner)[name]
-        wrong = property(change(original.fget)) if isinstance(original, property) else change(original)
+        wrong: Any = change(original)
+        if isinstance(original, property):
+            assert original.fget is not None
+            wrong = property(change(original.fget))
         with patch.object(owner, name, wrong), replace(self, changes=tuple(others)).applied():
             yield
 
