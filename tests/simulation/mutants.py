@@ -315,7 +315,7 @@ MUTANTS: Final = (
         (State, "room_bytes", _no_floor),
         (submitting.Submitting, "open", _no_floor_for_own),
     ),
-    _mutant("bundles are stored without being verified", "Originals", (Bundle, "verify", _nothing)),
+    _mutant("bundles are stored without being verified", "Originals Liveness", (Bundle, "verify", _nothing)),
     _mutant(
         "what a lost contact owed is never asked again", "Liveness", (Fetching, "release", _release_forgets)
     ),
