@@ -45,6 +45,7 @@ from meshnode.core.limits import (
     PING_AFTER_S,
     RANGES_MAX,
     SEND_AHEAD_BYTES,
+    STALL_BYTES,
 )
 from meshnode.core.ports import Effect, Send, SendBundle
 from meshnode.core.routing import SendKey, send_key
@@ -67,6 +68,7 @@ class Contact:
         self.hello: Hello | None = None
         self._reader = FrameReader()
         self._heard_s = now_s
+        self._heard_bytes = 0
         self._said_s = now_s
         # receiving
         self.offers: dict[JournalId, Ranges] = {}
@@ -100,6 +102,9 @@ class Contact:
     def feed(self, data: bytes, now_s: float) -> Iterator[Frame]:
         """The frames in these bytes. Raises RemoteError: whatever comes before HELLO, or is malformed."""
         self._heard_s = now_s
+        self._heard_bytes += len(data)
+        if self._heard_bytes >= STALL_BYTES:
+            self._heard_bytes, self.wanting_since_s = 0, now_s
         for frame in self._reader.feed(data):
             if self.hello is None and not isinstance(frame, Hello):
                 raise RemoteError("frame", "came before HELLO")

@@ -10,6 +10,7 @@ Receipts and fleet documents carry their own proof, so it does not matter who br
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Final
 
 from meshnode.core.contact import Contact, first_ranges, have_frames
 from meshnode.core.dialing import OFFICE
@@ -24,6 +25,9 @@ from meshnode.core.ports import Adopt, DropBundles, PutReceipt, Row
 from meshnode.core.receipt import Receipt, issue_receipt, next_serial
 from meshnode.core.state import Pending, State
 
+#: A receipt that the disk did not take is written again after so long: it is small, and everybody waits for it.
+RECEIPT_AGAIN_S: Final = 1.0
+
 
 class Knowing:
     """Exchanges knowledge with every contact."""
@@ -33,6 +37,7 @@ class Knowing:
         #: Journals whose newest receipt is on its way to the disk, and those where that failed.
         self._unwritten: set[JournalId] = set()
         self._failed: set[JournalId] = set()
+        self._again_s = 0.0
 
     # --- holdings -----------------------------------------------------------------------------------------------
 
@@ -156,7 +161,7 @@ class Knowing:
         journal = state.ledger.journals.get(journal_id)
         if office is None or journal is None:
             return
-        serial = next_serial(journal.serial, state.identity.device)
+        serial = next_serial(journal.serial, state.settings.epoch)
         wall_ms = max(0, state.now.wall_ms)
         # What is beyond so many gaps is signed for when they have closed; only a source that leaves them waits.
         signed = first_ranges(journal.receipted | ranges)
@@ -201,10 +206,13 @@ class Knowing:
     def failed(self, receipts: Iterable[Receipt]) -> None:
         """The disk did not take these: try again later (`tick`)."""
         self._failed.update(receipt.journal for receipt in receipts)
+        self._again_s = self._state.now.s + RECEIPT_AGAIN_S
 
     def tick(self) -> None:
         """Write again what could not be written."""
         state = self._state
+        if state.now.s < self._again_s:
+            return
         for journal_id in sorted(self._failed):
             receipt = state.ledger.journals[journal_id].receipt
             if receipt is not None and journal_id in self._unwritten:

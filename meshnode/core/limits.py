@@ -106,8 +106,10 @@ PEER_JOURNALS_MAX: Final = 16 * 1024
 PEER_RANGES_MAX: Final = 128 * 1024
 #: Contacts at once; more are refused. A crowd on one Wi-Fi, with both directions colliding.
 CONTACTS_MAX: Final = 256
-#: A contact that owes bundles and has not sent one for so long is no longer waited for if another has them.
+#: A contact that owes bundles and has sent neither one nor a good piece of one for so long is no longer waited for if
+#: another has them. A bundle takes minutes on a weak link; what comes more slowly than this does not come.
 STALL_S: Final = 20.0
+STALL_BYTES: Final = 8 * KIB
 #: Fewest bundles worth taking over from another contact; less arrives before the request would.
 TAKE_OVER_MIN: Final = 4
 #: A member that broke the protocol is left alone for so long: its fault may be over after a restart.

@@ -130,10 +130,10 @@ class Node:
         if due_s is not None:
             at_s = min(at_s, due_s)
         soon_s = state.now.s + 1.0
-        if state.custody.has_unsaved or self._knowing.has_failed:
-            at_s = min(at_s, soon_s)
         if state.rests_until_s:
             at_s = min(at_s, state.rests_until_s)
+        if state.custody.has_unsaved or self._knowing.has_failed:
+            at_s = min(at_s, soon_s)
         for contact in state.contacts.values():
             at_s = min(at_s, contact.next_look_s())
             if contact.wanting:
@@ -308,11 +308,19 @@ class Node:
 
     def _space(self, event: Space) -> None:
         state = self.state
-        grown_bytes = event.free_bytes - state.free_bytes
-        state.free_bytes, state.floor_bytes = event.free_bytes, event.floor_bytes
-        if grown_bytes >= PAYLOAD_SIZE_MAX:
-            state.rests_until_s = 0.0  # it was full, and is not any more
+        free_bytes = event.free_bytes - state.unwritten_bytes  # which the disk does not know of yet
+        grown_bytes = free_bytes - state.free_bytes
+        state.free_bytes, state.floor_bytes = free_bytes, event.floor_bytes
         if grown_bytes > 0:
+            state.room_grew()
+        if grown_bytes >= PAYLOAD_SIZE_MAX or state.rests_until_s <= state.now.s:
+            self._go_on()  # it was full, and is not any more
+
+    def _go_on(self) -> None:
+        """The disk is to be tried again, if it failed at all."""
+        state = self.state
+        if state.rests_until_s:
+            state.rests_until_s = 0.0
             state.room_grew()
         if state.undropped and state.room_bytes >= PAYLOAD_SIZE_MAX and not self._taking.is_busy:
             self._drop_again()
@@ -329,9 +337,8 @@ class Node:
 
     def _tick(self) -> None:
         state = self.state
-        if 0.0 < state.rests_until_s <= state.now.s:
-            state.rests_until_s = 0.0
-            state.room_grew()
+        if state.rests_until_s <= state.now.s:
+            self._go_on()
         self._meeting.tick()
         self._knowing.tick()
         if rows := tuple(state.custody.unsaved()):

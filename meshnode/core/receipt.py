@@ -6,9 +6,10 @@
 One receipt stands for all deliveries of its journal so far, so the newest replaces the older ones and says for ever
 'do not fetch these again'. It is never taken back; what two receipts say is the union of their ranges.
 
-Several office nodes may share an endpoint, so a serial is a count in the high bits and 16 bits of the issuing node's
-id in the low ones: two nodes never give out the same serial, and whoever sees the other's receipt answers with the
-union under a higher count.
+Two nodes compare what they know by the serial alone, so a serial must never stand for two receipts. Several office
+nodes may share an endpoint, and the store of one may be restored from an older copy; so a serial is a count in the high
+bits and, in the 32 low ones, a part of the epoch of the process that issues it, which was drawn when it started.
+Whoever sees another's receipt answers with the union under a higher count.
 """
 
 from __future__ import annotations
@@ -22,7 +23,6 @@ from meshnode.core.fields import Reader, pack, unpack
 from meshnode.core.identity import (
     ID_SIZE,
     SIGNATURE_SIZE,
-    DeviceId,
     EndpointId,
     JournalId,
     PublicKey,
@@ -52,9 +52,9 @@ class Receipt:
         key.verify(self.signature, self.body, "receipt")
 
 
-def next_serial(serial: int, node: DeviceId) -> int:
-    """The serial after `serial` (0 for none) of the office node `node`."""
-    return ((serial >> 16) + 1 << 16) | int.from_bytes(node[:2], "big")
+def next_serial(serial: int, epoch: bytes) -> int:
+    """The serial after `serial` (0 for none) of the office process with this epoch."""
+    return ((serial >> 32) + 1 << 32) | int.from_bytes(epoch[:4], "big")
 
 
 def issue_receipt(

@@ -24,7 +24,18 @@ from meshnode.core.identity import (
     read_certificate,
 )
 from meshnode.core.ledger import Journal, Ledger
-from meshnode.core.ports import DropBundles, Effect, Entry, Instant, Log, Row, Snapshot, Token, Write
+from meshnode.core.ports import (
+    DropBundles,
+    Effect,
+    Entry,
+    Instant,
+    Log,
+    PutBundle,
+    Row,
+    Snapshot,
+    Token,
+    Write,
+)
 from meshnode.core.receipt import Receipt
 from meshnode.core.submitting import SealerFor, office_sealer
 
@@ -88,6 +99,7 @@ class Pending:
     final: bool = False
     receipts: list[Receipt] = field(default_factory=list)
     drops: list[DropBundles] = field(default_factory=list)
+    payload_bytes: int = 0
 
 
 class State:
@@ -116,8 +128,9 @@ class State:
         self.rests_until_s = 0.0
         #: Not held any more, and still on the disk, which was too full to let go of them.
         self.undropped: list[DropBundles] = []
-        #: Bytes of others' bundles on their way to the disk.
+        #: Bytes of others' bundles on their way to the disk, and of all bundles.
         self.landing_bytes = 0
+        self.unwritten_bytes = 0
         self.rotten: set[tuple[bytes, int]] = set()
         self.uplink = identity.office is not None
         self.now = now
@@ -143,13 +156,19 @@ class State:
         if drops := [row for row in rows if isinstance(row, DropBundles)]:
             pending = pending or Pending()
             pending.drops = drops
+        if size := sum(row.bundle.header.payload_size for row in rows if isinstance(row, PutBundle)):
+            pending = pending or Pending()
+            pending.payload_bytes = size
+            self.unwritten_bytes += size
         if pending is not None:
             self._pending[self._token] = pending
         self.effects.append(Write(self._token, rows))
 
     def written(self, token: Token) -> Pending:
-        """What was pending on this write."""
-        return self._pending.pop(token, None) or Pending()
+        """What was pending on this write, which has ended well or not."""
+        pending = self._pending.pop(token, None) or Pending()
+        self.unwritten_bytes -= pending.payload_bytes
+        return pending
 
     def log(self, text: str) -> None:
         """A line for the operator."""

@@ -139,7 +139,7 @@ class Hostile(Machine):
         rows = {held.journal: held for held in have.journals}
         for journal in self.running.state.ledger.journals.values():
             last = max(journal.held.last, journal.receipted.last, 1) + self.chance.choice([0, 1, 50])
-            serial = journal.serial + self.chance.choice([0, 1 << 16])
+            serial = journal.serial + self.chance.choice([0, 1 << 32])
             rows[journal.id] = Held(journal.id, Ranges.span(1, last), serial)
         for _ in range(self.chance.randrange(5)):
             unheard = JournalId(self.chance.randbytes(16))
@@ -209,7 +209,7 @@ class Hostile(Machine):
         for journal in self.running.state.ledger.journals.values():
             endpoint = self.running.state.document.endpoints[0].id
             ranges = Ranges.span(1, max(journal.held.last, 1) + 100)
-            serial = journal.serial + (1 << 16)
+            serial = journal.serial + (1 << 32)
             false = issue_receipt(self.identity.key, endpoint, journal.id, serial, ranges, 0)
             signature = false.signature
             if journal.receipt is not None and self.chance.random() < 0.5:

@@ -10,7 +10,7 @@ A judge overrides what it needs of `Judge`; `Bench` calls nobody in vain, and ke
 from __future__ import annotations
 
 import hashlib
-from collections import Counter
+from collections import Counter, deque
 from typing import Final
 
 from meshnode.core.errors import RemoteError
@@ -23,6 +23,7 @@ from meshnode.core.limits import (
     CREDIT_BYTES,
     FRAME_SIZE_MAX,
     HOUSEKEEPING_S,
+    JOURNALS_PER_FRAME,
     PAYLOAD_SIZE_MAX,
     PEER_JOURNALS_MAX,
     PEER_RANGES_MAX,
@@ -43,6 +44,7 @@ from meshnode.core.ports import (
     Row,
     Send,
     SendBundle,
+    WriteFailed,
 )
 from meshnode.core.receipt import read_receipt
 from meshnode.office.sinks import Envelope
@@ -57,6 +59,8 @@ PEER_NAMES_MAX: Final = 4 * PEER_JOURNALS_MAX
 _SELDOM: Final = 16
 #: How often one bundle may be sent in one contact: room comes and goes.
 REPEATS_MAX: Final = 3
+#: How often a disk that fails may be tried within a minute: by contacts, receipts and programs.
+FAILURES_MAX: Final = 300
 #: An age is a whole number of seconds at each hop.
 ROUNDING_S: Final = 1.0
 #: Kinds of frames that claim something (`core.frames`); any frame has its kind in its sixth byte.
@@ -280,8 +284,8 @@ class Bounds(Judge):
             "journals": (len(contact.offers), PEER_JOURNALS_MAX),
         }
         if self._looks % _SELDOM == 0 or len(event.data) > PAYLOAD_SIZE_MAX // 8:
-            held = sum(len(journal.held) for journal in state.ledger.journals.values())
-            bounds["requests"] = (sum(map(len, contact._queued.values())), held)
+            held = sum(len(journal.held | journal.receipted) for journal in state.ledger.journals.values())
+            bounds["requests"] = (sum(map(len, contact._queued.values())), held + JOURNALS_PER_FRAME)
             bounds["ranges"] = (sum(len(ranges.pairs) for ranges in contact.offers.values()), PEER_RANGES_MAX)
             bounds["names"] = (len(contact.serials) + len(contact.listed), PEER_NAMES_MAX)
             bounds["rooms"] = (state.landing_bytes, len(state.contacts) * CREDIT_BYTES)
@@ -418,10 +422,11 @@ class Ages(Judge):
 
 
 class Thrift(Judge):
-    """No bundle is sent over and over again in one contact."""
+    """No bundle is sent over and over again in one contact, and a broken disk is not hammered."""
 
     def __init__(self, truth: Truth) -> None:
         super().__init__(truth)
+        self._failures: dict[str, deque[float]] = {}
         self._sent: dict[tuple[str, int], Counter[tuple[JournalId, int]]] = {}
 
     def effect(self, machine: Machine, effect: Effect) -> None:
@@ -440,9 +445,16 @@ class Thrift(Judge):
             raise self.broken(f"{machine.name} sends {what} to {receiver.name} again and again")
 
     def handled(self, machine: Machine, event: Event) -> None:
-        """Forget what was sent in a contact that is over."""
+        """Forget what was sent in a contact that is over; count what fails."""
         if isinstance(event, Lost):
             self._sent.pop((machine.name, event.contact), None)
+        elif isinstance(event, WriteFailed):
+            failures = self._failures.setdefault(machine.name, deque(maxlen=FAILURES_MAX))
+            if len(failures) == FAILURES_MAX and machine.engine.now_s - failures[0] < 60.0:
+                raise self.broken(
+                    f"{machine.name} tries to write {FAILURES_MAX} times within a minute, in vain"
+                )
+            failures.append(machine.engine.now_s)
 
 
 JUDGES: Final = (

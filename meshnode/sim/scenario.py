@@ -106,13 +106,16 @@ def draw_plan(seed: int) -> Plan:
     chance = random.Random(f"plan {seed}")
     days = chance.choice([1.5, 2, 2, 2.5, 3] * 3 + [9])
     plan = Plan(end_s=days * DAY_S)
-    tight = chance.random() < 0.4
-    plan.people = _draw_people(chance, tight)
+    mood = chance.choice(["plenty"] * 6 + ["tight"] * 4 + ["heavy"])
+    plan.people = _draw_people(chance, mood)
     places = [OFFICE_PLACE, *(f"kampung-{n}" for n in range(1, chance.randint(2, 4)))]
     visits = sorted(_draw_visits(chance, plan, places), key=lambda visit: (visit.from_s, visit.name))
-    plan.meetings = [*_meetings(chance, visits), *_draw_windows(chance, plan)]
-    large = chance.choice([0.1, 0.6] if tight else [0.0, 0.05, 0.3])
-    plan.messages = list(_draw_messages(chance, plan, large))
+    slowest = 500_000.0 if mood == "heavy" else 2_000.0
+    plan.meetings = [*_meetings(chance, visits, slowest), *_draw_windows(chance, plan)]
+    large = chance.choice({"plenty": [0.0, 0.05, 0.3], "tight": [0.1, 0.6], "heavy": [0.9]}[mood])
+    plan.messages = list(
+        _draw_messages(chance, plan, large, 8 if mood == "heavy" else chance.choice([1, 3, 8]))
+    )
     plan.shifts = sorted(_draw_shifts(chance, plan))
     return plan
 
@@ -120,29 +123,39 @@ def draw_plan(seed: int) -> Plan:
 # --- people -----------------------------------------------------------------------------------------------------
 
 
-def _draw_people(chance: random.Random, tight: bool) -> list[Person]:
-    count = chance.choice([3, 3, 4, 4, 5, 5, 6, 6, 7, 8, 10, 12])
+def _draw_people(chance: random.Random, mood: str) -> list[Person]:
+    count = chance.choice([3, 4] if mood == "heavy" else [3, 3, 4, 4, 5, 5, 6, 6, 7, 8, 10, 12])
+    of_office = mood if mood == "heavy" or chance.random() < 0.2 else "plenty"
     offices = 2 if count > 3 and chance.random() < 0.3 else 1
     gateways = 1 if count > 4 and chance.random() < 0.4 else 0
     officers = count - offices - gateways
     hostile = chance.randrange(officers) if officers > 2 and chance.random() < 0.45 else None
-    people = [Person("kantor", "office", _draw_hardware(chance, False), OFFICE_PLACE, sleeps=False)]
+    people = [Person("kantor", "office", _draw_hardware(chance, of_office), OFFICE_PLACE, sleeps=False)]
     if offices == 2:
-        people.append(Person("kantor-2", "office", _draw_hardware(chance, False), "kabupaten", sleeps=False))
+        people.append(
+            Person("kantor-2", "office", _draw_hardware(chance, of_office), "kabupaten", sleeps=False)
+        )
     if gateways:
-        people.append(Person("gerbang", "gateway", _draw_hardware(chance, tight), "cipatujah", sleeps=False))
+        people.append(Person("gerbang", "gateway", _draw_hardware(chance, mood), "cipatujah", sleeps=False))
     for at, name in enumerate(NAMES[:officers]):
         sleeps = chance.random() < 0.9
         people.append(
-            Person(name, "officer", _draw_hardware(chance, tight), None, hostile=at == hostile, sleeps=sleeps)
+            Person(name, "officer", _draw_hardware(chance, mood), None, hostile=at == hostile, sleeps=sleeps)
         )
     return people
 
 
-def _draw_hardware(chance: random.Random, tight: bool) -> Hardware:
-    """`tight`: little room for others, or on the whole disk."""
+def _draw_hardware(chance: random.Random, mood: str) -> Hardware:
+    """`tight`: little room for others, or on the whole disk. `heavy`: much is on its way to a slow disk at once, while
+    not much room is left on it."""
     hardware = Hardware(commit_s=log_uniform(chance, 0.001, 0.5))
-    if tight:
+    if mood == "heavy":
+        hardware.commit_s = chance.uniform(0.5, 2.0)
+        hardware.look_s = 0.1
+        if chance.random() < 0.6:
+            hardware.disk_bytes = 8 * MIB
+            hardware.floor_bytes = hardware.disk_bytes - chance.choice([1500 * KIB, 3 * MIB])
+    if mood == "tight":
         hardware.foreign_quota_bytes = chance.choice([300 * KIB, 600 * KIB, 2 * MIB, FOREIGN_QUOTA_BYTES])
         hardware.disk_bytes = chance.choice([2 * MIB, 3 * MIB, 5 * MIB, 100 * GIB])
         room_bytes = chance.choice([400 * KIB, 700 * KIB, 1500 * KIB, hardware.disk_bytes])
@@ -173,7 +186,7 @@ def _rounds(end_s: float) -> Iterator[float]:
                 yield round_s
 
 
-def _meetings(chance: random.Random, visits: list[Visit]) -> Iterator[Meeting]:
+def _meetings(chance: random.Random, visits: list[Visit], slowest_bytes_per_s: float) -> Iterator[Meeting]:
     """Whoever is at one place at one time is in range."""
     for at, visit in enumerate(visits):
         for other in visits[at + 1 :]:
@@ -181,7 +194,7 @@ def _meetings(chance: random.Random, visits: list[Visit]) -> Iterator[Meeting]:
                 break
             until_s = min(visit.until_s, other.until_s)
             if visit.place == other.place and visit.name != other.name and until_s - other.from_s > 1.0:
-                rate = log_uniform(chance, 2_000, 5_000_000)
+                rate = log_uniform(chance, slowest_bytes_per_s, 5_000_000)
                 left, right = sorted((visit.name, other.name))
                 latency_s = log_uniform(chance, 0.001, 0.3)
                 yield Meeting(left, right, other.from_s, until_s, rate, latency_s)
@@ -215,16 +228,19 @@ def _draw_shifts(chance: random.Random, plan: Plan) -> Iterator[tuple[float, str
 # --- messages ---------------------------------------------------------------------------------------------------
 
 
-def _draw_messages(chance: random.Random, plan: Plan, large: float) -> Iterator[Message]:
-    """`large`: the share of messages of several bundles."""
-    mean = chance.choice([1, 3, 8])
+def _draw_messages(chance: random.Random, plan: Plan, large: float, mean: int) -> Iterator[Message]:
+    """`mean` messages from each device; `large`: the share of those that have several bundles."""
     short_lived = chance.random() < 0.3
     for person in plan.people:
         if person.role == "office":
             continue
+        met = [meeting for meeting in plan.meetings if person.name in (meeting.left, meeting.right)]
         for number in range(chance.randint(0, 2 * mean)):
             day = chance.randrange(max(1, int(plan.end_s // DAY_S)))
             at_s = day * DAY_S + chance.uniform(MORNING_S + 1800, EVENING_S - 1800)
+            if met and chance.random() < 0.4:  # while it is in contact
+                meeting = chance.choice(met)
+                at_s = chance.uniform(meeting.from_s, meeting.until_s)
             if at_s >= plan.end_s - 60:
                 continue
             sizes = _draw_sizes(chance, large)

@@ -99,7 +99,7 @@ def frame_text(frame: Frame) -> str:
         case Fleet():
             return "FLEET"
         case Have():
-            rows = "; ".join(f"{short(h.journal)} {h.ranges} /{h.serial >> 16}" for h in frame.journals)
+            rows = "; ".join(f"{short(h.journal)} {h.ranges} /{h.serial >> 32}" for h in frame.journals)
             return f"HAVE{' whole' if frame.whole else ''} {rows}"
         case Want():
             asked = _rows((want.journal, want.ranges) for want in frame.journals if want.ranges)
@@ -109,7 +109,7 @@ def frame_text(frame: Frame) -> str:
             return f"STORED {_rows(frame.journals)}"
         case ReceiptFrame():
             receipt = read_receipt(frame.body, frame.signature)
-            return f"RECEIPT {short(receipt.journal)} {receipt.ranges} /{receipt.serial >> 16}"
+            return f"RECEIPT {short(receipt.journal)} {receipt.ranges} /{receipt.serial >> 32}"
         case Finished():
             return f"FINISHED {len(frame.buckets)}"
         case Bye():

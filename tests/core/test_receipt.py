@@ -10,10 +10,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from meshnode.core.bundle import MILLISECONDS_MAX
+from meshnode.core.bundle import EPOCH_SIZE, MILLISECONDS_MAX
 from meshnode.core.errors import RemoteError
 from meshnode.core.fields import pack, unpack
-from meshnode.core.identity import DeviceId, JournalId
+from meshnode.core.identity import JournalId
 from meshnode.core.intervals import Ranges
 from meshnode.core.limits import FRAME_SIZE_MAX
 from meshnode.core.receipt import SERIAL_MAX, Receipt, issue_receipt, next_serial, read_receipt
@@ -24,7 +24,7 @@ JOURNAL = JournalId(b"j" * 16)
 RANGES = Ranges([(1, 57), (60, 60)])
 RECEIPT = FLEET.receipt(JOURNAL, RANGES)
 
-devices = st.binary(min_size=16, max_size=16).map(DeviceId)
+epochs = st.binary(min_size=EPOCH_SIZE, max_size=EPOCH_SIZE)
 
 
 @given(
@@ -114,18 +114,20 @@ def test_any_bytes_are_a_receipt_or_refused(body: bytes) -> None:
 # --- serials ----------------------------------------------------------------------------------------------------
 
 
-@given(st.integers(0, 2**61), devices)
-def test_the_next_serial_is_higher_and_names_the_node(serial: int, node: DeviceId) -> None:
-    following = next_serial(serial, node)
-    assert serial < following <= serial + 2**17
-    assert following & 0xFFFF == int.from_bytes(node[:2], "big")
-    assert following >> 16 == (serial >> 16) + 1
+@given(st.integers(0, 2**61), epochs)
+def test_the_next_serial_is_higher_and_names_the_process(serial: int, epoch: bytes) -> None:
+    following = next_serial(serial, epoch)
+    assert serial < following <= serial + 2**33
+    assert following & 0xFFFFFFFF == int.from_bytes(epoch[:4], "big")
+    assert following >> 32 == (serial >> 32) + 1
     assert Receipt(FLEET.endpoint, JOURNAL, following, RANGES, 0, b"", b"").serial <= SERIAL_MAX, (
         "serials do not run out"
     )
 
 
-@given(st.integers(0, 2**61), devices, devices)
-def test_two_offices_never_give_out_the_same(serial: int, one: DeviceId, other: DeviceId) -> None:
-    if one[:2] != other[:2]:
+@given(st.integers(0, 2**61), epochs, epochs)
+def test_two_offices_and_one_before_and_after_a_restart_do_not_give_out_the_same(
+    serial: int, one: bytes, other: bytes
+) -> None:
+    if one[:4] != other[:4]:
         assert next_serial(serial, one) != next_serial(serial, other)

@@ -245,6 +245,16 @@ def _no_receipt_is_written(write: Method) -> Method:
     return wrong
 
 
+def _forgets_what_is_on_its_way(write: Method) -> Method:
+    def wrong(self: State, rows: Any, pending: Pending | None = None) -> None:
+        write(self, rows, pending)
+        if found := self._pending.get(self._token):
+            self.unwritten_bytes -= found.payload_bytes
+            found.payload_bytes = 0
+
+    return wrong
+
+
 def _another_key_each_time(key: Method) -> Method:
     offers: list[int] = []
 
@@ -314,6 +324,9 @@ MUTANTS: Final = (
         "Room",
         (State, "room_bytes", _no_floor),
         (submitting.Submitting, "open", _no_floor_for_own),
+    ),
+    _mutant(
+        "what is on its way to the disk is forgotten", "Room", (State, "write", _forgets_what_is_on_its_way)
     ),
     _mutant("bundles are stored without being verified", "Originals Liveness", (Bundle, "verify", _nothing)),
     _mutant(
