@@ -23,7 +23,7 @@ from meshnode.sim.judges import Bench
 from meshnode.sim.liveness import Healed
 from meshnode.sim.machine import Machine
 from meshnode.sim.office import SimDesk, SimSink
-from meshnode.sim.scenario import Meeting, Message, Plan, draw_plan
+from meshnode.sim.scenario import Meeting, Message, Plan, draw_plan, draw_week
 from meshnode.sim.stage import Air, Stage
 from meshnode.sim.truth import BrokenPromise, Submitted, Truth
 from meshnode.sim.world import World
@@ -267,3 +267,8 @@ def _some(pairs: list[tuple[str, str]], chance: random.Random) -> list[str]:
 def play(seed: int, trace: Trace | None = None) -> Outcome:
     """The outcome of a seed."""
     return Run(seed, trace).play()
+
+
+def play_week(seed: int, trace: Trace | None = None) -> Outcome:
+    """The outcome of a week of the whole fleet (`draw_week`), with the faults of a seed."""
+    return Run(seed, trace, draw_week(seed)).play()

@@ -28,6 +28,8 @@ OFFICE_PLACE: Final = "kecamatan"
 NAMES: Final = (
     "siti budi dewi eko fitri gita hadi indah joko kartini lestari maman".split()  # noqa: SIM905 - a list to read
 )
+WEEK_DAYS: Final = 7
+REGISTRATIONS_A_DAY: Final = 300
 EPOCH_MS: Final = 1_700_000_000_000
 
 
@@ -116,6 +118,31 @@ def draw_plan(seed: int) -> Plan:
     plan.messages = list(
         _draw_messages(chance, plan, large, 8 if mood == "heavy" else chance.choice([1, 3, 8]))
     )
+    plan.shifts = sorted(_draw_shifts(chance, plan))
+    return plan
+
+
+def draw_week(seed: int) -> Plan:
+    """A working week of the whole regency: 12 officers, one office, 300 registrations a day.
+
+    Each is one bundle, so that what is measured and judged is the nodes' work and not the copying of photographs.
+    """
+    chance = random.Random(f"week {seed}")
+    plan = Plan(end_s=WEEK_DAYS * DAY_S)
+    office = Person("kantor", "office", _draw_hardware(chance, "plenty"), OFFICE_PLACE, sleeps=False)
+    plan.people = [
+        office,
+        *(Person(name, "officer", _draw_hardware(chance, "plenty")) for name in NAMES),
+    ]
+    places = [OFFICE_PLACE, *(f"kampung-{n}" for n in range(1, 5))]
+    visits = sorted(_draw_visits(chance, plan, places), key=lambda visit: (visit.from_s, visit.name))
+    plan.meetings = list(_meetings(chance, visits, 100_000.0))
+    for day in range(WEEK_DAYS):
+        for number in range(REGISTRATIONS_A_DAY):
+            name = NAMES[number % len(NAMES)]
+            at_s = day * DAY_S + chance.uniform(MORNING_S + 1800, EVENING_S - 1800)
+            form = chance.randbytes(int(log_uniform(chance, 500, 8_000)))
+            plan.messages.append(make_message(at_s, name, f"{name}-{day}-{number}", [form]))
     plan.shifts = sorted(_draw_shifts(chance, plan))
     return plan
 
