@@ -153,7 +153,7 @@ class Hostile(Machine):
 
     def speak_stored(self) -> list[bytes]:
         """It has stored all that it ever heard of."""
-        return [encode(Stored(((journal, Ranges.span(1, 1000)),))) for journal in self._known()]
+        return [encode(Stored(((journal, Ranges.span(1, 1000), False),))) for journal in self._known()]
 
     def speak_names(self) -> list[bytes]:
         """Thousands of journals that nobody has."""
@@ -170,7 +170,7 @@ class Hostile(Machine):
         for at in range(self.chance.choice([1, 3, 24])):
             first = 1 + 2 * at * RANGES_MAX
             gaps = Ranges((first + 2 * n, first + 2 * n) for n in range(RANGES_MAX))
-            frames.append(encode(Stored(((journal, gaps),))))
+            frames.append(encode(Stored(((journal, gaps, False),))))
         return frames
 
     def speak_wants(self) -> list[bytes]:

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from meshnode.core.identity import JournalId
 from meshnode.core.intervals import NONE, Ranges
 from meshnode.core.submitting import message_key
-from meshnode.sim.judges import name_of, split_key
+from meshnode.sim.judges.judge import name_of, split_key
 from meshnode.sim.machine import Machine
 from meshnode.sim.office import SimSink
 from meshnode.sim.truth import Shelf, Submitted, Truth

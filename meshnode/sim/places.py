@@ -16,6 +16,7 @@ import trio
 
 from meshnode.core.identity import Certificate
 from meshnode.core.limits import GIB, HANDSHAKE_S
+from meshnode.drivers.network import LocalNetwork
 from meshnode.drivers.tls import NoContact
 from meshnode.sim.pinned import call_here
 from meshnode.sim.pipes import Nature, Pipe, pipe_pair
@@ -62,7 +63,8 @@ class Listener(trio.abc.Listener[Pipe]):
 class Place:
     """The outside of one daemon, as `Outside` describes it. Make it with `Places.settle`.
 
-    `free_bytes` and `wall_offset_ms` may be changed while the daemon runs: a disk that fills, a clock that is wrong.
+    What may be changed while the daemon runs: `free_bytes`, for a disk that fills; `wall_offset_ms`, for a clock that is
+    wrong; `slept_s`, for a device that was suspended; `gateway_hosts`, for the places that are its gateways.
     """
 
     def __init__(self, places: Places, name: str, certificate: Certificate, seed: int) -> None:
@@ -71,6 +73,8 @@ class Place:
         self.total_bytes = 64 * GIB
         self.free_bytes = 32 * GIB
         self.wall_offset_ms = 0
+        self.slept_s = 0.0
+        self.gateway_hosts: list[str] = []
         self.listener: Listener | None = None
         self._places = places
         self._random = random.Random(f"{seed} {name}")
@@ -125,9 +129,17 @@ class Place:
         """As `Outside.own_hosts`."""
         return []
 
-    def gateway(self) -> str | None:
-        """As `Outside.gateway`."""
-        return None
+    def local_networks(self) -> list[LocalNetwork]:
+        """As `Outside.local_networks`: places have names only."""
+        return []
+
+    def gateways(self) -> list[str]:
+        """As `Outside.gateways`."""
+        return self.gateway_hosts
+
+    def asleep_s(self) -> float:
+        """As `Outside.asleep_s`."""
+        return self.slept_s
 
     def disk(self, path: Path) -> tuple[int, int]:
         """As `Outside.disk`."""

@@ -10,7 +10,6 @@ from __future__ import annotations
 import hashlib
 import hmac
 import random
-from typing import Final
 
 from meshnode.core.errors import RemoteError
 from meshnode.core.fleet import Endpoint, FleetDocument
@@ -29,8 +28,6 @@ from meshnode.core.limits import LIFETIME_S
 from meshnode.core.sealing import SEAL_OVERHEAD, SEALING_KEY_ID_SIZE, SealingKey
 from meshnode.core.state import Identity, OfficeKeys
 
-_TAG_SIZE: Final = 32
-
 
 class StandInSeal:
     """Both halves of an endpoint's sealing key. `opened` counts what was opened with it."""
@@ -41,16 +38,18 @@ class StandInSeal:
         self.opened = 0
 
     def _tag(self, plaintext: bytes | memoryview, info: bytes) -> bytes:
-        return hmac.digest(self._secret, info + plaintext, "sha256")
+        """As long as what HPKE adds; binds both, and where the one ends and the other begins."""
+        bound = len(info).to_bytes(8, "big") + info + plaintext
+        return hmac.digest(self._secret, bound, "sha256").rjust(SEAL_OVERHEAD, b"\0")
 
     def seal(self, plaintext: bytes | memoryview, info: bytes) -> bytes:
         """As `SealingPublicKey.seal`, but the same at each call, and readable."""
-        return bytes(plaintext) + self._tag(plaintext, info).rjust(SEAL_OVERHEAD, b"\0")
+        return bytes(plaintext) + self._tag(plaintext, info)
 
     def open(self, payload: bytes, info: bytes) -> bytes:
         """As `SealingKey.open`. Raises RemoteError."""
         plaintext = payload[:-SEAL_OVERHEAD]
-        if not hmac.compare_digest(payload[-_TAG_SIZE:], self._tag(plaintext, info)):
+        if not hmac.compare_digest(payload[-SEAL_OVERHEAD:], self._tag(plaintext, info)):
             raise RemoteError("payload", "does not open with this endpoint's key")
         self.opened += 1
         return plaintext

@@ -106,7 +106,7 @@ def frame_text(frame: Frame) -> str:
             back = [(want.journal, want.dropped) for want in frame.journals if want.dropped != NONE]
             return f"WANT {asked}{', not ' + _rows(back) if back else ''}, credit {frame.credit}"
         case Stored():
-            return f"STORED {_rows(frame.journals)}"
+            return f"STORED {_rows(row[:2] for row in frame.journals)}"
         case ReceiptFrame():
             receipt = read_receipt(frame.body, frame.signature)
             return f"RECEIPT {short(receipt.journal)} {receipt.ranges} /{receipt.serial >> 32}"

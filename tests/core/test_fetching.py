@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
@@ -9,7 +10,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 from meshnode.core.bundle import Header
 from meshnode.core.contact import Contact
 from meshnode.core.fetching import Fetching
-from meshnode.core.frames import Held, Want, Wanted, encode
+from meshnode.core.frames import BundleFrame, Held, Want, Wanted, encode
 from meshnode.core.identity import DeviceId, JournalId
 from meshnode.core.intervals import NONE, Ranges
 from meshnode.core.ledger import Ledger
@@ -20,11 +21,12 @@ from meshnode.core.limits import (
     NUMBER_MAX,
     PAYLOAD_SIZE_MAX,
     RANGES_MAX,
+    STALL_BYTES,
     STALL_S,
     TAKE_OVER_MIN,
 )
 from meshnode.core.ports import Entry
-from tests.core.fleets import Fleet
+from tests.core.fleets import Fleet, Source
 
 FLEET = Fleet()
 ME = FLEET.device("siti")
@@ -247,6 +249,26 @@ def test_of_a_stalled_contact_everything_is_taken_over() -> None:
     assert wati.wanting_since_s == STALL_S + 1, "the one that helps is given time"
 
 
+@pytest.mark.parametrize(("bytes_per_s", "waited_for"), [(410, True), (400, False)])
+def test_a_bundle_on_a_weak_link_is_waited_for_unless_it_only_trickles(
+    bytes_per_s: int, waited_for: bool
+) -> None:
+    """It takes ten minutes, so that to give up after STALL_S would be to begin anew for ever."""
+    assert (bytes_per_s * STALL_S >= STALL_BYTES) == waited_for
+    fetching = Fetching(Ledger(ME))
+    agus, wati = contact("agus", 1), contact("wati", 1)
+    agus.want(fetching.ask(agus, [], PLENTY, PLENTY, 0.0), PLENTY, 0.0)
+    on_its_way = encode(BundleFrame(0, Source(FLEET, "dewi").bundle(size=PAYLOAD_SIZE_MAX)))
+    taken = None
+    for second in range(len(on_its_way) // bytes_per_s):
+        taken = taken or fetching.take_over(wati, [agus], [], second + 0.5)
+        if taken:
+            break
+        list(agus.feed(on_its_way[second * bytes_per_s :][:bytes_per_s], second + 1.0))
+    assert (taken is None) == waited_for
+    assert agus.wanting == ({J: Ranges.single(1)} if waited_for else {})
+
+
 def test_the_busiest_is_helped_first() -> None:
     fetching = Fetching(Ledger(ME))
     agus = contact("agus", *range(1, 30))
@@ -279,7 +301,7 @@ class Askers(RuleBasedStateMachine):
 
     @rule(which=peer, some=numbers)
     def stored(self, which: int, some: Ranges) -> None:
-        self.peers[which].note_stored(J, some)
+        self.peers[which].note_stored(J, some, ends=False)
 
     @rule(which=peer, seconds=st.sampled_from([0.0, 1.0, 21.0]), room=st.sampled_from([20 * KIB, PLENTY]))
     def asks(self, which: int, seconds: float, room: int) -> None:

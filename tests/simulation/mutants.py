@@ -91,7 +91,7 @@ def _stored_before_commit(bundle: Method) -> Method:
         before = len(landings)
         bundle(self, contact, frame, rows, landings)
         for landing in landings[before:]:
-            stored = Stored(((landing.journal.id, Ranges.single(landing.number)),))
+            stored = Stored(((landing.journal.id, Ranges.single(landing.number), False),))
             self._state.say(contact, stored)
 
     return wrong
@@ -284,7 +284,7 @@ def _number_before_message(note: Method) -> Method:
     def wrong(self: Taking, row: Any) -> None:
         note(self, row)
         for contact in self._state.greeted:
-            self._state.say(contact, Stored(((row.journal, Ranges.single(row.bundle.header.number)),)))
+            self._state.say(contact, Stored(((row.journal, Ranges.single(row.bundle.header.number), False),)))
 
     return wrong
 
