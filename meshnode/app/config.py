@@ -16,8 +16,10 @@ from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 from meshnode.app.files import read_optional
+from meshnode.core.dialing import MESH_PORT
 from meshnode.core.errors import BadAddress, BadConfig
 from meshnode.core.limits import FLOOR_BYTES, FLOOR_SHARE, FOREIGN_QUOTA_BYTES, GIB, MIB
+from meshnode.office.sinks import HttpFiles, check_sink, directory_of
 
 CONFIG_SIZE_MAX: Final = MIB
 HOST_SIZE_MAX: Final = 253
@@ -26,7 +28,6 @@ SIZE_MAX: Final = 2**62
 
 _HOST: Final = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9.])?", re.ASCII)
 _PORT: Final = re.compile(r"[0-9]{1,5}", re.ASCII)
-_SINK_DIRECTORY: Final = "directory:"
 
 
 class Address(NamedTuple):
@@ -72,7 +73,7 @@ def _is_ipv6(host: str) -> bool:
     return zone is None or re.fullmatch(r"[A-Za-z0-9._-]{1,15}", zone, re.ASCII) is not None
 
 
-_LISTEN: Final = Address("0.0.0.0", 7766)
+_LISTEN: Final = Address("0.0.0.0", MESH_PORT)
 _CONTROL: Final = Address("127.0.0.1", 7767)
 
 
@@ -86,13 +87,14 @@ class StoreConfig:
 
 @dataclass(frozen=True, slots=True)
 class OfficeConfig:
-    """`[office]`: read by office nodes only. `sink` is `directory:PATH`."""
+    """`[office]`: read by office nodes only. `sink` is `directory:PATH` or a URL; `http` is `[office.http]`."""
 
-    sink: str = f"{_SINK_DIRECTORY}inbox"
+    sink: str = "directory:inbox"
+    http: HttpFiles = field(default_factory=HttpFiles)
 
-    def directory(self, home: Path) -> Path:
-        """The folder of the directory sink; a relative one is inside the home."""
-        return home / self.sink.removeprefix(_SINK_DIRECTORY)
+    def directory(self, home: Path) -> Path | None:
+        """The folder of the directory sink, a relative one inside the home; None if the sink is no directory."""
+        return directory_of(self.sink, home)
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,13 +160,18 @@ def _size(value: object) -> int:
 
 
 def _sink(value: object) -> str:
-    if (
-        type(value) is not str
-        or not value.startswith(_SINK_DIRECTORY)
-        or value == _SINK_DIRECTORY
-        or "\0" in value
-    ):
-        raise _WrongError('must be "directory:PATH"')
+    if type(value) is not str:
+        raise _WrongError("must be text")
+    try:
+        check_sink(value)
+    except ValueError as problem:
+        raise _WrongError(str(problem)) from None
+    return value
+
+
+def _path(value: object) -> str:
+    if type(value) is not str or not value or "\0" in value:
+        raise _WrongError("must be the path of a file")
     return value
 
 
@@ -177,6 +184,7 @@ _TOP: Final[_Readers] = {
 }
 _STORE: Final[_Readers] = {"foreign_quota_bytes": _size, "floor_bytes": _size}
 _OFFICE: Final[_Readers] = {"sink": _sink}
+_HTTP: Final[_Readers] = dict.fromkeys(("token_file", "ca_file", "certificate_file", "key_file"), _path)
 
 
 def _read_table(
@@ -189,7 +197,7 @@ def _read_table(
         if key in sections:
             continue
         if key not in readers:
-            known = ", ".join([*readers, *(f"[{section}]" for section in sections)])
+            known = ", ".join([*readers, *(f"[{prefix}{section}]" for section in sections)])
             raise BadConfig(path=path, problem=f"`{prefix}{key}` is not a key; there are {known}")
         try:
             values[key] = readers[key](value)
@@ -206,8 +214,11 @@ def parse_config(text: str, path: Path) -> Config:
         raise BadConfig(path=path, problem=f"not TOML: {error}") from None
     top = _read_table(path, table, _TOP, "", ("store", "office"))
     store = _read_table(path, table.get("store", {}), _STORE, "store.", ())
-    office = _read_table(path, table.get("office", {}), _OFFICE, "office.", ())
-    return Config(**top, store=StoreConfig(**store), office=OfficeConfig(**office))
+    office = _read_table(path, table.get("office", {}), _OFFICE, "office.", ("http",))
+    http = _read_table(path, table.get("office", {}).get("http", {}), _HTTP, "office.http.", ())
+    if "key_file" in http and "certificate_file" not in http:
+        raise BadConfig(path=path, problem="`office.http.key_file` needs `office.http.certificate_file` too")
+    return Config(**top, store=StoreConfig(**store), office=OfficeConfig(**office, http=HttpFiles(**http)))
 
 
 def read_config(path: Path) -> Config:
@@ -231,13 +242,15 @@ def default_text() -> str:
 # Settings of this node. Each key below shows its default: take away the '#' before it to change it, then
 # start the node again. What stands before the first [section] has to stay there.
 
-# Where other nodes reach this one. Port 0: any free port (others then find it by discovery only).
+# Where other nodes reach this one. 0.0.0.0 is every address of this machine, IPv6 too where it has it. Port 0: any free
+# port (others then find it by discovery only).
 #listen = {json.dumps(str(config.listen))}
 
 # Where programs on this machine reach it; an address that only this machine reaches.
 #control = {json.dumps(str(config.control))}
 
-# Look for other nodes on the local network (DNS-SD, _meshnode._tcp).
+# Look for other nodes on the local network: by DNS-SD (_meshnode._tcp), by a broadcast to UDP port {MESH_PORT}, and at the
+# gateway, which may be the phone of a colleague.
 #discovery = {json.dumps(config.discovery)}
 
 # Nodes to try always, besides those that are found: ["HOST:PORT", "[IPv6]:PORT"].
@@ -251,6 +264,19 @@ def default_text() -> str:
 #floor_bytes = {FLOOR_BYTES}
 
 [office]
-# Only for an office: where to put the messages. A relative path is inside the home.
+# Only for an office: where to put the messages. A relative path is inside the home. Or, instead of a folder, the
+# address of a server, to which each message is posted: "https://HOST/PATH". What goes to "http://HOST/PATH" can be read
+# by whoever is in between, so that is for a server on this machine.
 #sink = {json.dumps(config.office.sink)}
+
+[office.http]
+# Only for such a server; a relative path is inside the home. None of them is set by default. What a file holds is read
+# again after a message did not go through, so a new token or certificate needs no new start.
+# The bearer token that the server asks for, one line of text.
+#token_file = "registry.token"
+# The only authorities (PEM) that may have issued the server's certificate; otherwise those that this machine trusts.
+#ca_file = "registry-ca.pem"
+# The certificate (PEM) by which the server knows this office, and its key unless that stands in the same file.
+#certificate_file = "registry.crt"
+#key_file = "registry.key"
 """

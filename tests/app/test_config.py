@@ -22,6 +22,7 @@ from meshnode.app.config import (
 )
 from meshnode.core.errors import BadAddress, BadConfig, FileTrouble
 from meshnode.core.limits import FLOOR_BYTES, FOREIGN_QUOTA_BYTES
+from meshnode.office.sinks import HttpFiles
 
 PATH = Path("/home/node/config.toml")
 
@@ -39,8 +40,18 @@ def test_the_default_text_says_the_defaults() -> None:
     assert parse_config(default_text(), PATH) == Config()
     # also when every key in it is uncommented; the floor then no longer depends on the disk
     spoken = re.sub(r"^#(?=[a-z_]+ = )", "", default_text(), flags=re.MULTILINE)
+    spoken, http, files = spoken.partition("[office.http]\n")
     assert spoken.count(" = ") == 7
     assert parse_config(spoken, PATH) == Config(store=StoreConfig(floor_bytes=FLOOR_BYTES))
+    # these have no default; what stands there are examples
+    assert files.count(" = ") == 4
+    examples = parse_config(http + files, PATH).office.http
+    assert None not in (
+        examples.token_file,
+        examples.ca_file,
+        examples.certificate_file,
+        examples.key_file,
+    )
 
 
 def test_every_key_is_taken(tmp_path: Path) -> None:
@@ -62,6 +73,20 @@ def test_every_key_is_taken(tmp_path: Path) -> None:
     assert read_config(path).office.directory(tmp_path) == Path("/srv/records")
 
 
+def test_an_office_that_posts_to_a_server(tmp_path: Path) -> None:
+    path = tmp_path / "config.toml"
+    path.write_text(
+        '[office]\nsink = "https://registry.example:8443/messages?office=1"\n'
+        '[office.http]\ntoken_file = "token"\nca_file = "/etc/ca.pem"\n'
+        'certificate_file = "a.crt"\nkey_file = "a.key"\n'
+    )
+    office = read_config(path).office
+    assert office.sink == "https://registry.example:8443/messages?office=1"
+    assert office.http == HttpFiles("token", "/etc/ca.pem", "a.crt", "a.key")
+    assert office.directory(tmp_path) is None
+    assert parse_config('[office]\nsink = "http://[::1]"', PATH).office.http == HttpFiles()
+
+
 @pytest.mark.parametrize(
     ("text", "says"),
     [
@@ -70,7 +95,7 @@ def test_every_key_is_taken(tmp_path: Path) -> None:
             "`colour` is not a key; there are listen, control, discovery, peers, [store], [office]",
         ),
         ("[store]\nquota = 1", "`store.quota` is not a key; there are foreign_quota_bytes, floor_bytes"),
-        ("[office]\nlisten = 1", "`office.listen` is not a key; there are sink"),
+        ("[office]\nlisten = 1", "`office.listen` is not a key; there are sink, [office.http]"),
         ("[colour]", "`colour` is not a key"),
         ("store = 1", "`store` must be a table, [store]"),
         ("office = []", "`office` must be a table, [office]"),
@@ -89,9 +114,25 @@ def test_every_key_is_taken(tmp_path: Path) -> None:
         ("[store]\nforeign_quota_bytes = true", "`store.foreign_quota_bytes` must be a whole number"),
         ("[store]\nforeign_quota_bytes = 1.5", "`store.foreign_quota_bytes` must be a whole number"),
         ('[store]\nfloor_bytes = "5%"', "`store.floor_bytes` must be a whole number of bytes, 0 or more"),
-        ("[office]\nsink = 1", '`office.sink` must be "directory:PATH"'),
-        ('[office]\nsink = "directory:"', '`office.sink` must be "directory:PATH"'),
-        ('[office]\nsink = "https://x"', '`office.sink` must be "directory:PATH"'),
+        ("[office]\nsink = 1", "`office.sink` must be text"),
+        (
+            '[office]\nsink = "directory:"',
+            '`office.sink` must be "directory:PATH", "http://HOST/PATH" or "https://HOST/PATH"',
+        ),
+        ('[office]\nsink = "ftp://x/"', '`office.sink` must be "directory:PATH", "http://'),
+        ('[office]\nsink = "https://"', "`office.sink` must name a host"),
+        ('[office]\nsink = "https://me:secret@x/"', "`office.sink` must be a URL without a password"),
+        ('[office]\nsink = "https://x/#a"', "`office.sink` must be a URL without '#'"),
+        ("[office]\nhttp = 1", "`office.http` must be a table, [office.http]"),
+        (
+            "[office.http]\ntoken = 'x'",
+            "`office.http.token` is not a key; there are token_file, ca_file, certificate_file, key_file",
+        ),
+        ("[office.http]\ntoken_file = 1", "`office.http.token_file` must be the path of a file"),
+        ("[office.http]\nca_file = ''", "`office.http.ca_file` must be the path of a file"),
+        ("[office.http]\nca_file = true", "`office.http.ca_file` must be the path of a file"),
+        ("[office.http]\ncertificate_file = ['a']", "`office.http.certificate_file` must be the path"),
+        ("[office.http]\nkey_file = 'a'", "`office.http.key_file` needs `office.http.certificate_file` too"),
         ("listen = \n", "not TOML: Invalid value (at line 1, column 10)"),
         ("discovery = true\ndiscovery = true\n", "not TOML: Cannot overwrite a value (at line 2"),
     ],

@@ -1,4 +1,4 @@
-"""The port to whatever takes the office's messages: a directory here, an HTTP server or a database elsewhere.
+"""The port to whatever takes the office's messages: a directory or an HTTP server here, a database elsewhere.
 
 A sink takes each message once, by its key. The office may offer a message again: after a crash, a message that was
 taken but not yet receipted comes a second time under the same key, and the sink answers that it has it. So a sink
@@ -12,11 +12,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Final, Protocol
 
 from meshnode.core.errors import LocalError
 from meshnode.core.identity import DeviceId
 from meshnode.core.message import Manifest
+
+_DIRECTORY: Final = "directory:"
+_URL: Final = ("http://", "https://")
 
 
 class NotNow(LocalError):
@@ -31,6 +34,29 @@ class Never(LocalError):
 
     def __init__(self, reason: str) -> None:
         super().__init__(reason=reason)
+
+
+class BadSinkFile(LocalError):
+    """`office.http.{key}` in config.toml names {path}, which {problem}."""
+
+
+class BadProxy(LocalError):
+    """The proxy that the environment names cannot be used: {problem}."""
+
+
+@dataclass(frozen=True, slots=True)
+class HttpFiles:
+    """The files that an HTTP sink reads, as paths; a relative one is inside the home. None: it does without.
+
+    `token_file`: a bearer token, one line of text. `ca_file`: the only authorities to trust, PEM; without it those that
+    this machine trusts. `certificate_file` and `key_file`: how the office shows who it is, PEM; the key may stand in
+    the file of the certificate.
+    """
+
+    token_file: str | None = None
+    ca_file: str | None = None
+    certificate_file: str | None = None
+    key_file: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,16 +101,32 @@ class Sink(Protocol):
         """
 
 
-def make_sink(spec: str, home: Path) -> Sink:
-    """The sink that `[office] sink` names: `directory:PATH`, where a relative path is inside `home`.
+def check_sink(spec: str) -> None:
+    """Raises ValueError if `[office] sink` cannot be `spec`, with what it must be instead."""
+    if spec.startswith(_URL):
+        from meshnode.office.sinks.http import check_url
 
-    Raises ValueError with what is wrong, for people.
+        check_url(spec)
+    elif not spec.startswith(_DIRECTORY) or spec == _DIRECTORY or "\0" in spec:
+        raise ValueError('must be "directory:PATH", "http://HOST/PATH" or "https://HOST/PATH"')
+
+
+def directory_of(spec: str, home: Path) -> Path | None:
+    """The folder that `spec` names, where a relative one is inside `home`; None if it names something else."""
+    return home / spec.removeprefix(_DIRECTORY) if spec.startswith(_DIRECTORY) else None
+
+
+def make_sink(spec: str, home: Path, files: HttpFiles | None = None) -> Sink:
+    """The sink that `[office] sink` names: `directory:PATH`, `http://HOST/PATH` or `https://HOST/PATH`.
+
+    `files` are for HTTP only. Raises ValueError as `check_sink`; BadSinkFile or BadProxy, if the sink cannot begin.
     """
-    from meshnode.office.sinks.directory import DirectorySink  # it implements this port, so it imports it
+    # They implement this port, so they import it; and only who needs an HTTP client has to wait for it to load.
+    from meshnode.office.sinks.directory import DirectorySink
+    from meshnode.office.sinks.http import HttpSink
 
-    scheme, colon, rest = spec.partition(":")
-    if scheme != "directory" or not colon:
-        raise ValueError(f'a sink is "directory:PATH", not {spec!r}')
-    if not rest or "\0" in rest:
-        raise ValueError(f'"directory:" has to name a folder, {spec!r} does not')
-    return DirectorySink(home / rest)
+    check_sink(spec)
+    directory = directory_of(spec, home)
+    if directory is not None:
+        return DirectorySink(directory)
+    return HttpSink(spec, home, files or HttpFiles())

@@ -22,7 +22,6 @@ from __future__ import annotations
 import contextlib
 import errno
 import hashlib
-import json
 import os
 import re
 import shutil
@@ -30,10 +29,11 @@ import stat
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
-from meshnode.core.message import MANIFEST_NAME, File, Manifest
+from meshnode.core.message import MANIFEST_NAME, Manifest
 from meshnode.office.sinks import Envelope, Never, NotNow
+from meshnode.office.sinks.listing import listing
 
 FOLDER_MODE: Final = 0o700
 FILE_MODE: Final = 0o600
@@ -142,7 +142,7 @@ class DirectoryDelivery:
             self._advance(len(self._manifest.files) - 1)
             self._finish_file()
             self._file = self._create(MANIFEST_NAME)
-            _write_all(self._file, self._record())
+            _write_all(self._file, listing(self._envelope, self._manifest, self._digests))
             self._flush_file()
             self._close()
             _flush(self._aside)
@@ -190,29 +190,6 @@ class DirectoryDelivery:
         self._file = self._folder = None
         for descriptor in open_ones:
             os.close(descriptor)
-
-    def _record(self) -> bytes:
-        """message.json."""
-        envelope, manifest = self._envelope, self._manifest
-        record: dict[str, Any] = {
-            "key": envelope.key,
-            "source": {"name": envelope.source, "id": envelope.source_id.hex()},
-            "kind": manifest.kind,
-            "meta": dict(manifest.meta),
-            "reference": manifest.reference,
-            "submitted_ms": manifest.submitted_ms,
-            "received_ms": envelope.received_ms,
-            "files": [
-                _file_record(file, digest) for file, digest in zip(manifest.files, self._digests, strict=True)
-            ],
-        }
-        if envelope.held is not None:
-            record["held"] = envelope.held
-        return json.dumps(record, ensure_ascii=False, indent=2).encode() + b"\n"
-
-
-def _file_record(file: File, sha256: str) -> dict[str, Any]:
-    return {"name": file.name, "size_bytes": file.size_bytes, "sha256": sha256, "type": file.type}
 
 
 def _component(name: str) -> str:
