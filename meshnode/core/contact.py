@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import heapq
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 
 from meshnode.core.errors import RemoteError
 from meshnode.core.frames import (
@@ -75,6 +76,8 @@ class Contact:
         #: Journals of which nothing was to be asked, and what that followed from (`fetching`).
         self.nothing_of: dict[JournalId, tuple[Ranges, ...]] = {}
         self._offered_pairs = 0
+        #: Journals that go to the peer: what it holds of them has arrived, and is of no use anywhere else.
+        self.ends: set[JournalId] = set()
         self.serials: dict[JournalId, int] = {}
         self.listed: set[JournalId] = set()
         self.whole = False
@@ -143,6 +146,10 @@ class Contact:
     def note_offer(self, held: Held) -> None:
         """The peer holds just these of a journal. Raises RemoteError when it lists more than anybody has."""
         self.set_offer(held.journal, held.ranges)
+        if held.ends:
+            self.ends.add(held.journal)
+        else:
+            self.ends.discard(held.journal)
         if len(self.offers) > PEER_JOURNALS_MAX:
             raise RemoteError("HAVE", f"lists more than {PEER_JOURNALS_MAX} journals")
         if self._offered_pairs > PEER_RANGES_MAX:
@@ -156,10 +163,11 @@ class Contact:
         else:
             self.offers.pop(journal, None)
             self.nothing_of.pop(journal, None)
+            self.ends.discard(journal)
 
-    def note_stored(self, journal: JournalId, ranges: Ranges) -> None:
+    def note_stored(self, journal: JournalId, ranges: Ranges, *, ends: bool) -> None:
         """The peer holds these too. Raises RemoteError as `note_offer`."""
-        self.note_offer(Held(journal, self.offers.get(journal, NONE) | ranges, 0))
+        self.note_offer(Held(journal, self.offers.get(journal, NONE) | ranges, 0, ends))
 
     # --- receiving ----------------------------------------------------------------------------------------------
 
@@ -192,6 +200,12 @@ class Contact:
             return None
         self._credit_told = granted
         return self.say(Want(granted, rows), now_s)
+
+    def certificate_due(self, device: DeviceId) -> bool:
+        """Whether the peer is to be sent this certificate now: once in a contact, and not its own."""
+        due = device not in self._certified and device != self.device
+        self._certified.add(device)
+        return due
 
     # --- sending ------------------------------------------------------------------------------------------------
 
@@ -250,8 +264,7 @@ class Contact:
             queued.discard(number)
             if number in journal.receipted:
                 continue
-            if journal.source not in self._certified:
-                self._certified.add(journal.source)
+            if self.certificate_due(journal.source):
                 yield self.say(Cert(certificates[journal.source].der), now_s)
             self._sent_bytes += entry.size
             self._in_link_bytes += entry.size
@@ -269,18 +282,18 @@ def have_frames(rows: Iterable[Held], *, whole: bool) -> Iterator[Have]:
         if len(batch) >= JOURNALS_PER_FRAME or pairs + len(ranges.pairs) > PAIRS_PER_FRAME:
             yield Have(False, tuple(batch))
             batch, pairs = [], 0
-        batch.append(Held(held.journal, ranges, held.serial))
+        batch.append(replace(held, ranges=ranges))
         pairs += len(ranges.pairs)
     if whole or batch:
         yield Have(whole, tuple(batch))
 
 
-def stored_frames(rows: Iterable[tuple[JournalId, Ranges]]) -> Iterator[Stored]:
+def stored_frames(rows: Iterable[tuple[JournalId, Ranges, bool]]) -> Iterator[Stored]:
     """STORED frames of these additions, none too large for a frame."""
-    batch: list[tuple[JournalId, Ranges]] = []
-    for journal, ranges in rows:
+    batch: list[tuple[JournalId, Ranges, bool]] = []
+    for journal, ranges, ends in rows:
         for at in range(0, len(ranges.pairs), RANGES_MAX):
-            batch.append((journal, Ranges(ranges.pairs[at : at + RANGES_MAX])))
+            batch.append((journal, Ranges(ranges.pairs[at : at + RANGES_MAX]), ends))
             if len(batch) >= 4:
                 yield Stored(tuple(batch))
                 batch = []

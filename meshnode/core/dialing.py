@@ -5,7 +5,8 @@ while its reason lasts; failures only make it slower (doubling, capped, with a j
 itself, so that the core needs no randomness). A change of network or a new sighting makes it fast again.
 
 Of two devices that see each other at once, the one with the lower id dials; the other waits a moment in case the
-first cannot, and dials then.
+first cannot, and dials then. A device that can be met at several addresses is dialled at one after another, each a
+moment after the one before: several contacts with it would only have to be ended again, by both sides alike.
 """
 
 from __future__ import annotations
@@ -26,11 +27,21 @@ from meshnode.core.limits import (
 CONFIGURED = "configured"
 OFFICE = "office"
 SIGHTED = "dns-sd"
+PROBE = "probe"
 GATEWAY = "gateway"
 REMEMBERED = "remembered"
 
-#: A sighting is believed until it has failed so often; all other reasons last until somebody takes them back.
-_SIGHTING_FAILURES_MAX = 10
+#: The port of every node, unless its operator chooses another: where a gateway is dialled, and where probes are heard.
+MESH_PORT = 7766
+
+#: Somebody was heard there. That is believed until it has failed so often; all other reasons last until somebody takes
+#: them back.
+_HEARD = frozenset({SIGHTED, PROBE})
+_HEARD_FAILURES_MAX = 10
+#: Nobody has said that a node is there now. There may be many of them, for ever, and a battery.
+_GUESSED = frozenset({REMEMBERED, GATEWAY})
+#: A dial has this long until another address of the same device is tried too.
+_HEAD_START_S = 1.0
 
 
 @dataclass(slots=True)
@@ -43,6 +54,7 @@ class Address:
     next_s: float = 0.0
     failures: int = 0
     busy: bool = False
+    dialled_s: float = 0.0
     met_s: float = 0.0
 
 
@@ -78,6 +90,17 @@ class Dialing:
             if known is None or source not in known.sources:
                 self.note(text, None, source, now_s)
 
+    def find_gateways(self, texts: Iterable[str], hosts_met: set[str], now_s: float) -> None:
+        """The gateways are at just these addresses now; `hosts_met` are those with which there is a contact.
+
+        Who answered at a gateway's address before need not be there now: every phone's hotspot has the same one.
+        """
+        texts = tuple(texts)
+        self.replace(GATEWAY, texts, now_s)
+        for text in texts:
+            if text.rpartition(":")[0] not in hosts_met:
+                self.addresses[text].device = None
+
     def remember(self, text: str, device: DeviceId, met_s: float) -> None:
         """`device` was met at `text`; the oldest memories go when there are too many."""
         address = self.addresses.setdefault(text, Address(text))
@@ -93,16 +116,36 @@ class Dialing:
     def due(self, now_s: float, connected: set[DeviceId]) -> list[str]:
         """The addresses to dial now; each counts as being dialled until `opened` or `failed`."""
         out = []
-        for address in self.addresses.values():
-            if not address.busy and address.next_s <= now_s and self._worth(address, connected):
+        started = self._started()
+        for address in self._idle(connected):
+            if self._from_s(address, started) <= now_s:
                 address.busy = True
+                address.dialled_s = now_s
+                if address.device is not None:
+                    started[address.device] = now_s
                 out.append(address.text)
         return out
 
     def next_due_s(self, connected: set[DeviceId]) -> float | None:
         """When `due` will next have something to say."""
-        waiting = [a.next_s for a in self.addresses.values() if not a.busy and self._worth(a, connected)]
-        return min(waiting, default=None)
+        started = self._started()
+        return min((self._from_s(address, started) for address in self._idle(connected)), default=None)
+
+    def _idle(self, connected: set[DeviceId]) -> list[Address]:
+        return [a for a in self.addresses.values() if not a.busy and self._worth(a, connected)]
+
+    def _started(self) -> dict[DeviceId, float]:
+        """When the last of the dials began that are on their way to a device."""
+        started: dict[DeviceId, float] = {}
+        for address in self.addresses.values():
+            if address.busy and address.device is not None:
+                started[address.device] = max(address.dialled_s, started.get(address.device, 0.0))
+        return started
+
+    def _from_s(self, address: Address, started: dict[DeviceId, float]) -> float:
+        if address.device is None or address.device not in started:
+            return address.next_s
+        return max(address.next_s, started[address.device] + _HEAD_START_S)
 
     def _worth(self, address: Address, connected: set[DeviceId]) -> bool:
         return address.device is None or (address.device != self.me and address.device not in connected)
@@ -125,9 +168,9 @@ class Dialing:
         if address is None:
             return
         address.busy = False
-        if address.failures >= _SIGHTING_FAILURES_MAX:
-            address.sources.discard(SIGHTED)  # whoever was announced there has gone
-        longest_s = BACKOFF_REMEMBERED_MAX_S if address.sources <= {REMEMBERED} else BACKOFF_MAX_S
+        if address.failures >= _HEARD_FAILURES_MAX:
+            address.sources -= _HEARD  # whoever was heard there has gone
+        longest_s = BACKOFF_REMEMBERED_MAX_S if address.sources <= _GUESSED else BACKOFF_MAX_S
         delay_s = min(longest_s, BACKOFF_FIRST_S * 2 ** min(address.failures, 16))
         address.next_s = now_s + delay_s * (0.75 + 0.5 * self._jitter(address))
         address.failures += 1

@@ -90,11 +90,6 @@ class Fetching:
         else:
             table.pop(journal, None)
 
-    def is_end(self, contact: Contact) -> bool:
-        """Whether what the peer holds has arrived: it is the office, and we are not. What it has not signed for yet
-        waits there for the rest of its message, and is of no use anywhere else."""
-        return contact.peer.role == "office" and not self._ledger.endpoints
-
     # --- decisions ----------------------------------------------------------------------------------------------
 
     def ask(
@@ -113,12 +108,21 @@ class Fetching:
         for journal_id, offered in contact.offers.items():
             if len(rows) >= JOURNALS_PER_FRAME or pairs >= PAIRS_PER_FRAME:
                 break
+            if journal_id in contact.ends and not self._ends_here_too(journal_id):
+                continue  # it waits there for the rest of its message, and is of no use anywhere else
             if lacking := self._unasked(contact, journal_id, offered):
                 lacking = first_ranges(self._fitting(journal_id, lacking, room_bytes, own_room_bytes))
             if lacking:
                 pairs += len(lacking.pairs)
                 rows.append(self._assign(contact, journal_id, lacking, known, now_s))
         return rows
+
+    def _ends_here_too(self, journal_id: JournalId) -> bool:
+        """Whether a journal that ends at the peer ends here as well: both are nodes of one office."""
+        known = self._ledger.journals.get(journal_id)
+        if known is None or known.source is None:
+            return self._ledger.is_office
+        return self._ledger.is_for_me(known)
 
     def _unasked(self, contact: Contact, journal_id: JournalId, offered: Ranges) -> Ranges:
         """What of `offered` is lacking here and asked of nobody. Nothing, mostly, and then it is not worked out again
@@ -146,7 +150,7 @@ class Fetching:
             room = claim(self._ledger, journal.source, room_bytes) if foreign else own_room_bytes
             return lacking if room >= PAYLOAD_SIZE_MAX else NONE
         # Of an unknown journal we cannot tell whose it is: ask if there is room; an office has use for any.
-        if (own_room_bytes if self._ledger.endpoints else room_bytes) >= PAYLOAD_SIZE_MAX:
+        if (own_room_bytes if self._ledger.is_office else room_bytes) >= PAYLOAD_SIZE_MAX:
             return lacking
         probed = journal_id in self._asked or journal_id in self.landing
         if probed or claim(self._ledger, DeviceId(b""), room_bytes) < PAYLOAD_SIZE_MAX:

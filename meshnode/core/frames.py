@@ -5,20 +5,21 @@ A frame is a 4-byte big-endian length and a msgpack array whose first item is it
 
     HELLO    [1, version_min, version_max, name, roles, port, fleet version, wall_ms, uplink, free_bytes]
     FLEET    [2, body, signature]
-    HAVE     [3, whole, [[journal, ranges, serial], ...]]   whole: the last of a complete list
+    HAVE     [3, whole, [[journal, ranges, serial, ends], ...]]   whole: the last of a complete list
     RECEIPT  [4, body, signature]
     CERT     [5, der]
     WANT     [6, credit, [[journal, ranges, ranges no longer wanted, certificate known], ...]]
     BUNDLE   [7, age_s, header, signature, payload]
-    STORED   [8, [[journal, ranges], ...]]
+    STORED   [8, [[journal, ranges, ends], ...]]
     PING     [9]        PONG [10]
     BYE      [11, reason]
     FINISHED [12, [digest of all] or [digest of bucket 0, ... of bucket 255]]
 
 HELLO comes first and may come again when what it says has changed. HAVE replaces what was said before of each journal
-that it names; STORED adds to it. Each number in a WANT is one request, answered by one BUNDLE unless it is taken back
-first. `credit` counts the bundle payload bytes that may have been sent since the contact began. FINISHED sums up the
-journals that neither side has listed in HAVE, see `ledger`.
+that it names; STORED adds to it. What `ends` at a node is not to be asked of it, since nobody else has a use for it.
+Each number in a WANT is one request, answered by one BUNDLE unless it is taken back first. `credit` counts the bundle
+payload bytes that may have been sent since the contact began. FINISHED sums up the journals that neither side has
+listed in HAVE, see `ledger`.
 """
 
 from __future__ import annotations
@@ -76,11 +77,13 @@ class Fleet:
 
 @dataclass(frozen=True, slots=True)
 class Held:
-    """Of one journal: what I hold, and the serial of the newest receipt that I know (0: none)."""
+    """Of one journal: what I hold, the serial of the newest receipt that I know (0: none), and whether I am where it
+    goes to."""
 
     journal: JournalId
     ranges: Ranges
     serial: int
+    ends: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,9 +138,9 @@ class BundleFrame:
 
 @dataclass(frozen=True, slots=True)
 class Stored:
-    """These are durable here now."""
+    """These are durable here now: journal, ranges, and whether the journal ends here."""
 
-    journals: tuple[tuple[JournalId, Ranges], ...]
+    journals: tuple[tuple[JournalId, Ranges, bool], ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -195,7 +198,7 @@ def encode(frame: Frame) -> bytes:
         case Fleet():
             return _frame([2, frame.body, frame.signature])
         case Have():
-            rows = [[held.journal, held.ranges.to_wire(), held.serial] for held in frame.journals]
+            rows = [[held.journal, held.ranges.to_wire(), held.serial, held.ends] for held in frame.journals]
             return _frame([3, frame.whole, rows])
         case ReceiptFrame():
             return _frame([4, frame.body, frame.signature])
@@ -212,7 +215,9 @@ def encode(frame: Frame) -> bytes:
                 frame.age_s, frame.bundle.header_bytes, frame.bundle.signature, frame.bundle.payload
             )
         case Stored():
-            return _frame([8, [[journal, ranges.to_wire()] for journal, ranges in frame.journals]])
+            return _frame(
+                [8, [[journal, ranges.to_wire(), ends] for journal, ranges, ends in frame.journals]]
+            )
         case Ping():
             return _frame([9])
         case Pong():
@@ -259,13 +264,14 @@ def _held(reader: Reader) -> Held:
         JournalId(reader.octets("journal", ID_SIZE)),
         ranges_from_wire(*reader.raw("ranges")),
         reader.whole("serial", 0, SERIAL_MAX),
+        reader.flag("ends"),
     )
 
 
 def _have(reader: Reader) -> Have:
     return Have(
         reader.flag("whole"),
-        tuple(reader.each("journals", JOURNALS_PER_FRAME, 3, _held)),
+        tuple(reader.each("journals", JOURNALS_PER_FRAME, 4, _held)),
     )
 
 
@@ -296,10 +302,11 @@ def _bundle(reader: Reader) -> BundleFrame:
 
 
 def _stored(reader: Reader) -> Stored:
-    def row(item: Reader) -> tuple[JournalId, Ranges]:
-        return JournalId(item.octets("journal", ID_SIZE)), ranges_from_wire(*item.raw("ranges"))
+    def row(item: Reader) -> tuple[JournalId, Ranges, bool]:
+        journal = JournalId(item.octets("journal", ID_SIZE))
+        return journal, ranges_from_wire(*item.raw("ranges")), item.flag("ends")
 
-    return Stored(tuple(reader.each("journals", JOURNALS_PER_FRAME, 2, row)))
+    return Stored(tuple(reader.each("journals", JOURNALS_PER_FRAME, 3, row)))
 
 
 def _finished(reader: Reader) -> Finished:

@@ -16,13 +16,13 @@ from meshnode.core.contact import Contact, first_ranges, have_frames
 from meshnode.core.dialing import OFFICE
 from meshnode.core.errors import RemoteError
 from meshnode.core.fleet import FleetDocument
-from meshnode.core.frames import Finished, Fleet, Have, Held, ReceiptFrame, Stored
-from meshnode.core.identity import Certificate, JournalId
+from meshnode.core.frames import Cert, Finished, Fleet, Have, Held, ReceiptFrame, Stored
+from meshnode.core.identity import Certificate, DeviceId, EndpointId, JournalId, PublicKey
 from meshnode.core.intervals import NONE, Ranges
 from meshnode.core.ledger import Journal, digest_bytes, digest_total
-from meshnode.core.limits import PEER_JOURNALS_MAX
-from meshnode.core.ports import Adopt, DropBundles, PutReceipt, Row
-from meshnode.core.receipt import Receipt, issue_receipt, next_serial
+from meshnode.core.limits import DEVICE_JOURNALS_MAX, PEER_JOURNALS_MAX
+from meshnode.core.ports import Adopt, DropBundles, PutCertificate, PutReceipt, Row
+from meshnode.core.receipt import Origin, Receipt, issue_receipt, next_serial
 from meshnode.core.state import Pending, State
 
 #: A receipt that the disk did not take is written again after so long: it is small, and everybody waits for it.
@@ -55,7 +55,7 @@ class Knowing:
     def tell_shrunk(self, journal: Journal) -> None:
         """Tell every contact what is left of a journal here."""
         for contact in self._state.greeted:
-            for frame in have_frames([Held(journal.id, journal.on_offer, journal.serial)], whole=False):
+            for frame in have_frames([self._state.ledger.held(journal)], whole=False):
                 self._state.say(contact, frame)
 
     def have(self, contact: Contact, frame: Have) -> None:
@@ -74,11 +74,7 @@ class Knowing:
                 if len(contact.listed) > 2 * PEER_JOURNALS_MAX:  # ours and theirs
                     raise RemoteError("HAVE", f"lists more than {PEER_JOURNALS_MAX} journals")
             elif held.serial > (journal.serial if journal else 0):
-                answers.append(
-                    Held(
-                        held.journal, journal.on_offer if journal else NONE, journal.serial if journal else 0
-                    )
-                )
+                answers.append(state.ledger.held(journal) if journal else Held(held.journal, NONE, 0))
             self.push_receipt(contact, held.journal, held.serial)
         for answer in have_frames(answers, whole=False):
             state.say(contact, answer)
@@ -107,8 +103,8 @@ class Knowing:
     def stored(self, contact: Contact, frame: Stored) -> None:
         """The peer holds more than before. Raises RemoteError as `have`."""
         state = self._state
-        for journal_id, ranges in frame.journals:
-            contact.note_stored(journal_id, ranges)
+        for journal_id, ranges, ends in frame.journals:
+            contact.note_stored(journal_id, ranges, ends=ends)
             state.custody.note(journal_id, contact.device, contact.offers.get(journal_id, NONE))
         state.to_ask.add(contact.number)
 
@@ -129,16 +125,20 @@ class Knowing:
             return
         if max(theirs, contact.serials.get(journal_id, 0)) < journal.serial:
             contact.serials[journal_id] = journal.serial
+            device = DeviceId(journal.receipt.endpoint)
+            certificate = self._state.certificates.get(device)
+            if certificate is not None and contact.certificate_due(device):
+                self._state.say(contact, Cert(certificate.der))
             self._state.say(contact, ReceiptFrame(journal.receipt.body, journal.receipt.signature))
 
     def receipt(self, contact: Contact, receipt: Receipt) -> None:
         """A receipt came. Raises RemoteError: not signed by an endpoint, or not by the journal's own."""
         state = self._state
-        endpoint = state.document.endpoint(receipt.endpoint)
-        if endpoint is None:
-            state.log(f"{contact.peer.name} sent a receipt of an endpoint that the fleet does not have")
+        signer = self._signer(receipt)
+        if signer is None:
+            state.log(f"{contact.peer.name} sent a receipt of an endpoint that is not known here")
             return
-        receipt.verify(endpoint.signing_key)
+        receipt.verify(signer)
         journal = state.ledger.journals.get(receipt.journal)
         if journal and journal.source is not None and journal.destination != receipt.endpoint:
             raise RemoteError("receipt.endpoint", "is not where its journal goes")
@@ -146,20 +146,33 @@ class Knowing:
         self._apply(receipt)
         self._answer_other_office(receipt)
 
+    def _signer(self, receipt: Receipt) -> PublicKey | None:
+        """Whose receipt it should be: an office's, or a known device's for a journal that goes to it. No more than so
+        many of a device, which might invent journals without end."""
+        state = self._state
+        endpoint = state.document.endpoint(receipt.endpoint)
+        if endpoint is not None:
+            return endpoint.signing_key
+        certificate = state.certificates.get(DeviceId(receipt.endpoint))
+        known = state.ledger.journals.get(receipt.journal)
+        fresh = known is None or known.receipt is None
+        many = state.ledger.signed_for[receipt.endpoint] >= DEVICE_JOURNALS_MAX
+        if certificate is None or not receipt.is_bound or (fresh and many):
+            return None
+        return certificate.key
+
     def _answer_other_office(self, receipt: Receipt) -> None:
         """Another node that signs for our endpoint knows less than we both together: say so."""
-        office = self._state.identity.office
         journal = self._state.ledger.journals[receipt.journal]
-        ours = office is not None and office.endpoint == receipt.endpoint
+        ours = receipt.endpoint in self._state.endpoints
         if ours and journal.receipt is not None and not journal.receipted <= journal.receipt.ranges:
             self.deliver(journal.id, NONE)
 
     def deliver(self, journal_id: JournalId, ranges: Ranges) -> None:
         """The sink has taken these: sign for them, together with all that was signed for before."""
         state = self._state
-        office = state.identity.office
         journal = state.ledger.journals.get(journal_id)
-        if office is None or journal is None:
+        if journal is None or journal.source is None or journal.destination not in state.endpoints:
             return
         serial = next_serial(journal.serial, state.settings.epoch)
         wall_ms = max(0, state.now.wall_ms)
@@ -167,7 +180,11 @@ class Knowing:
         signed = first_ranges(journal.receipted | ranges)
         if journal.receipt is not None and signed <= journal.receipt.ranges:
             return
-        self._apply(issue_receipt(office.key, office.endpoint, journal_id, serial, signed, wall_ms))
+        endpoint = EndpointId(journal.destination)
+        is_device = journal.destination == state.identity.device
+        origin = Origin(journal.source, journal.epoch) if is_device else None
+        key = state.endpoints[endpoint]
+        self._apply(issue_receipt(key, endpoint, journal_id, serial, signed, wall_ms, origin))
 
     def _apply(self, receipt: Receipt) -> None:
         """Keep a receipt and free what it frees; it is passed on once that is durable."""
@@ -178,6 +195,9 @@ class Knowing:
         journal = state.ledger.journals[receipt.journal]
         rows: list[Row] = []
         if journal.receipt is receipt:
+            signer = DeviceId(receipt.endpoint)
+            if signer in state.unsaved_certificates:
+                rows.append(PutCertificate(state.certificates[signer]))
             rows.append(PutReceipt(receipt, state.now.s))
             self._unwritten.add(journal.id)
         for contact in state.contacts.values():
@@ -193,6 +213,7 @@ class Knowing:
         state = self._state
         for receipt in receipts:
             journal = state.ledger.journals[receipt.journal]
+            state.unsaved_certificates.discard(DeviceId(receipt.endpoint))
             if journal.receipt is receipt:
                 self._unwritten.discard(journal.id)
             for contact in state.greeted:

@@ -10,6 +10,7 @@ from meshnode.core.errors import RemoteError
 from meshnode.core.frames import BundleFrame
 from meshnode.core.identity import JournalId
 from meshnode.core.intervals import NONE, Ranges
+from meshnode.core.introducing import is_misplaced
 from meshnode.core.knowing import Knowing
 from meshnode.core.ledger import Journal
 from meshnode.core.ports import (
@@ -20,6 +21,7 @@ from meshnode.core.ports import (
     PutCertificate,
     Row,
     Unreadable,
+    entry_of,
 )
 from meshnode.core.state import Landing, State
 
@@ -51,6 +53,10 @@ class Landings:
             return
         if not state.settings.stand_ins:
             frame.bundle.verify(certificate.key)
+        if is_misplaced(header):
+            contact.set_offer(journal_id, contact.offers.get(journal_id, NONE) - Ranges.single(number))
+            self.settled(contact, size)
+            return
         journal = state.ledger.open(header, journal_id)
         if not state.fetching.lacks(journal_id, number):  # an own one, known only now that it is open
             self.settled(contact, size)
@@ -65,14 +71,14 @@ class Landings:
             self.settled(contact, size)
             return
         born_s = state.now.s - frame.age_s
-        entry = Entry(size, header.priority, header.first, header.parts, born_s, header.lifetime_s)
+        row = PutBundle(frame.bundle, journal_id, born_s, state.now.wall_ms)
         state.free_bytes -= size
         self._count(journal, size)
         state.fetching.land(journal_id, number)
         if header.source in state.unsaved_certificates:
             rows.append(PutCertificate(certificate))
-        rows.append(PutBundle(frame.bundle, journal_id, born_s, state.now.wall_ms))
-        landings.append(Landing(contact.number, journal, number, entry))
+        rows.append(row)
+        landings.append(Landing(contact.number, journal, number, entry_of(row)))
 
     def _count(self, journal: Journal, size: int) -> None:
         if self._state.ledger.is_foreign(journal):
@@ -129,7 +135,10 @@ class Landings:
                 state.write((DropBundles(journal_id, state.ledger.drop(journal, late)),))
             if state.ledger.is_for_me(journal):
                 state.effects.append(Arrived(journal_id))
-        rows = [(journal_id, Ranges.of(entries)) for journal_id, entries in grown.items()]
+        rows = []
+        for journal_id, entries in grown.items():
+            ends = state.ledger.is_for_me(state.ledger.journals[journal_id])
+            rows.append((journal_id, Ranges.of(entries), ends))
         for frame in stored_frames(rows):
             for contact in state.greeted:
                 state.say(contact, frame)

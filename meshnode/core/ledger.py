@@ -17,6 +17,7 @@ receipts come, so that the cost of a contact does not grow with the years.
 from __future__ import annotations
 
 import hashlib
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from math import inf
@@ -74,6 +75,8 @@ class Ledger:
         #: Bytes of others' bundles by source; sources without any are absent.
         self.foreign_bytes: dict[DeviceId, int] = {}
         self.foreign_count = 0
+        #: By endpoint: how many journals it has signed for.
+        self.signed_for: Counter[bytes] = Counter()
         self._buckets = [0] * BUCKETS
 
     @classmethod
@@ -103,6 +106,11 @@ class Ledger:
         return not self.is_mine(journal) and not self.is_for_me(journal)
 
     @property
+    def is_office(self) -> bool:
+        """Whether this node is where the fleet's messages go to, and not only an endpoint of its own."""
+        return any(endpoint != self.me for endpoint in self.endpoints)
+
+    @property
     def foreign_size(self) -> int:
         """Bytes carried for others."""
         return sum(self.foreign_bytes.values())
@@ -119,8 +127,12 @@ class Ledger:
     def offers(self) -> Iterator[Held]:
         """Of each journal that has something on offer: what."""
         for journal in self.journals.values():
-            if ranges := journal.on_offer:
-                yield Held(journal.id, ranges, journal.serial)
+            if journal.on_offer:
+                yield self.held(journal)
+
+    def held(self, journal: Journal) -> Held:
+        """What is on offer of one journal."""
+        return Held(journal.id, journal.on_offer, journal.serial, self.is_for_me(journal))
 
     # --- bundles ------------------------------------------------------------------------------------------------
 
@@ -200,7 +212,9 @@ class Ledger:
         journal.receipted |= receipt.ranges
         if receipt.serial > journal.serial:
             bucket = receipt.journal[0]
-            if journal.serial:
+            if journal.receipt is None:
+                self.signed_for[receipt.endpoint] += 1
+            else:
                 self._buckets[bucket] ^= _digest(receipt.journal, journal.serial)
             journal.receipt = receipt
             self._buckets[bucket] ^= _digest(receipt.journal, receipt.serial)
@@ -238,7 +252,7 @@ class Ledger:
         skip = set(listed)
         for journal in self.journals.values():
             if journal.serial and journal.id[0] in buckets and journal.id not in skip:
-                yield Held(journal.id, journal.on_offer, journal.serial)
+                yield self.held(journal)
 
 
 def digest_bytes(buckets: Iterable[int]) -> tuple[bytes, ...]:

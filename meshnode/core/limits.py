@@ -104,6 +104,8 @@ KEEP_RECEIPTED_S: Final = 7 * 24 * 3600
 PEER_JOURNALS_MAX: Final = 16 * 1024
 #: Ranges of numbers in all of them together: a journal has a few, so this is a lie or a flood. Some 20 MB.
 PEER_RANGES_MAX: Final = 128 * 1024
+#: Journals that one device may sign for: an office that starts each day and writes to it has these in ten years.
+DEVICE_JOURNALS_MAX: Final = 4096
 #: Contacts at once; more are refused. A crowd on one Wi-Fi, with both directions colliding.
 CONTACTS_MAX: Final = 256
 #: A contact that owes bundles and has sent neither one nor a good piece of one for so long is no longer waited for if

@@ -56,6 +56,7 @@ from meshnode.core.ports import (
     Effect,
     Entry,
     Event,
+    Gateways,
     Instant,
     Lost,
     NetworkChanged,
@@ -113,6 +114,7 @@ class Node:
         )
         if rows:
             state.write(tuple(rows))
+        self._taking.introduce()
         return state.effects
 
     def handle(self, event: Event, now: Instant) -> list[Effect]:
@@ -161,6 +163,9 @@ class Node:
                 self._landing.unreadable(event)
             case Sighted():
                 state.dialing.note(event.address, event.device, event.source, state.now.s)
+            case Gateways():
+                hosts_met = {contact.address.rpartition(":")[0] for contact in state.contacts.values()}
+                state.dialing.find_gateways(event.addresses, hosts_met, state.now.s)
             case DialFailed():
                 state.dialing.failed(event.address, state.now.s)
             case NetworkChanged():
@@ -198,7 +203,7 @@ class Node:
     def _ask(self, contact: Contact) -> None:
         """Ask a contact for what it has and nobody else was asked for; if that is nothing, help another out."""
         state = self.state
-        if contact.hello is None or state.now.s < state.rests_until_s or state.fetching.is_end(contact):
+        if contact.hello is None or state.now.s < state.rests_until_s:
             return
         now_s, room = state.now.s, state.room_bytes
         rows = state.fetching.ask(contact, state.certificates, state.foreign_room_bytes, room, now_s)
@@ -308,7 +313,8 @@ class Node:
 
     def _space(self, event: Space) -> None:
         state = self.state
-        free_bytes = event.free_bytes - state.unwritten_bytes  # which the disk does not know of yet
+        on_its_way = state.unwritten_bytes + self._taking.waiting_bytes  # which the disk does not know of yet
+        free_bytes = event.free_bytes - on_its_way
         grown_bytes = free_bytes - state.free_bytes
         state.free_bytes, state.floor_bytes = free_bytes, event.floor_bytes
         if grown_bytes > 0:

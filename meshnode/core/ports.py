@@ -9,16 +9,18 @@ Contacts and pending writes are named by small numbers that live as long as the 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import NamedTuple, Protocol
+from typing import Final, NamedTuple, Protocol
 
 from meshnode.core.bundle import Bundle
 from meshnode.core.errors import MeshnodeError
-from meshnode.core.fleet import FleetDocument
+from meshnode.core.fleet import Endpoint, FleetDocument
 from meshnode.core.identity import Certificate, DeviceId, JournalId
 from meshnode.core.intervals import Ranges
 from meshnode.core.receipt import Receipt
 
 ContactNumber = int
+#: No contact has this number: what happened to a bundle without one.
+NO_CONTACT: Final = 0
 Token = int
 
 
@@ -118,6 +120,14 @@ class Entry(NamedTuple):
     parts: int
     born_s: float
     lifetime_s: int
+
+
+def entry_of(row: PutBundle) -> Entry:
+    """What is known of a bundle that is about to be held."""
+    header = row.bundle.header
+    return Entry(
+        header.payload_size, header.priority, header.first, header.parts, row.born_s, header.lifetime_s
+    )
 
 
 @dataclass(slots=True)
@@ -239,11 +249,18 @@ class Unreadable:
 
 @dataclass(frozen=True, slots=True)
 class Sighted:
-    """Somebody of this fleet may answer at `address`. `source`: how we know (configured, dns-sd, gateway)."""
+    """Somebody of this fleet may answer at `address`. `source`: how we know (dns-sd, probe)."""
 
     address: str
     device: DeviceId | None
     source: str
+
+
+@dataclass(frozen=True, slots=True)
+class Gateways:
+    """The default gateways of this machine are at just these addresses; any may be the colleague with the hotspot."""
+
+    addresses: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -263,7 +280,8 @@ class NetworkChanged:
 class SubmissionOpened:
     """A program begins a message: `size` bytes of stream (`core.message`), then `SubmissionChunk` for each part.
 
-    `submitted_ms`: what the manifest in that stream says; None for now."""
+    `submitted_ms`: what the manifest in that stream says; None for now. `endpoint`: where it goes to; None for the
+    office."""
 
     submission: int
     size: int
@@ -272,6 +290,7 @@ class SubmissionOpened:
     label: bytes
     lifetime_s: int | None = None
     submitted_ms: int | None = None
+    endpoint: Endpoint | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -291,7 +310,7 @@ class SubmissionAborted:
 
 @dataclass(frozen=True, slots=True)
 class Taken:
-    """The office's sink has taken these messages durably: numbers of one journal."""
+    """The sink of the endpoint where a journal goes to has taken these of its messages durably."""
 
     journal: JournalId
     ranges: Ranges
@@ -326,6 +345,7 @@ Event = (
     | WriteFailed
     | Unreadable
     | Sighted
+    | Gateways
     | DialFailed
     | NetworkChanged
     | SubmissionOpened

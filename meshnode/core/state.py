@@ -37,6 +37,7 @@ from meshnode.core.ports import (
     Write,
 )
 from meshnode.core.receipt import Receipt
+from meshnode.core.sealing import SealingPublicKey
 from meshnode.core.submitting import SealerFor, office_sealer
 
 
@@ -63,10 +64,19 @@ class Identity:
         """This device's id."""
         return self.certificate.device
 
+    @property
+    def endpoints(self) -> dict[bytes, SigningKey]:
+        """The endpoints that end here, and what signs for each: every device is one, an office is two."""
+        endpoints = {bytes(self.device): self.key}
+        if self.office is not None:
+            endpoints[bytes(self.office.endpoint)] = self.office.key
+        return endpoints
+
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """`epoch`: 8 random bytes, new at each start. `port`: where this node listens, told to peers.
+    """`epoch`: 8 random bytes, new at each start. `port`: where this node listens, told to peers. `sealing_key`: with
+    which others seal to this device; without one it is not introduced, and nobody can write to it.
 
     `stand_ins`: payloads are declared by their headers and do not exist, so nothing is verified. For planning with the
     real node over gigabytes; no daemon sets it."""
@@ -75,6 +85,7 @@ class Settings:
     port: int
     foreign_quota_bytes: int
     peers: tuple[str, ...] = ()
+    sealing_key: SealingPublicKey | None = None
     sealer_for: SealerFor = office_sealer
     stand_ins: bool = False
 
@@ -106,11 +117,11 @@ class State:
     """The node's state. `free_bytes` is the disk as last told, less what has been taken since."""
 
     def __init__(self, identity: Identity, settings: Settings, snapshot: Snapshot, now: Instant) -> None:
-        endpoints = frozenset({bytes(identity.office.endpoint)} if identity.office else ())
+        self.endpoints = identity.endpoints
         self.identity = identity
         self.settings = settings
         self.document: FleetDocument = identity.document
-        self.ledger = Ledger.restore(identity.device, endpoints, snapshot)
+        self.ledger = Ledger.restore(identity.device, frozenset(self.endpoints), snapshot)
         self.custody = Custody(self.ledger, snapshot)
         self.fetching = Fetching(self.ledger)
         self.dialing = Dialing(identity.device)

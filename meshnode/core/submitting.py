@@ -27,6 +27,7 @@ from meshnode.core.errors import BadSubmission, NoOffice, NoRoom
 from meshnode.core.fleet import Endpoint, FleetDocument
 from meshnode.core.identity import DeviceId, JournalId, SigningKey
 from meshnode.core.intervals import NONE, Ranges
+from meshnode.core.introducing import introduction_journal
 from meshnode.core.limits import LIFETIME_S_MAX, MIB, PARTS_MAX
 from meshnode.core.message import parts_for
 from meshnode.core.ports import (
@@ -85,8 +86,13 @@ class Submitting:
         self._me = DeviceId(key.public.id)
         self._epoch = epoch
         self._sealer_for = sealer_for
-        newest = snapshot.messages[-1] if snapshot.messages else None
-        self._previous = Previous(newest.journal, newest.last) if newest else None
+        destination_of = {record.id: record.destination for record in snapshot.journals}
+        #: By destination: each endpoint follows the journals to itself.
+        self._previous = {
+            destination_of[message.journal]: Previous(message.journal, message.last)
+            for message in snapshot.messages
+            if message.journal in destination_of
+        }
         self._last: dict[JournalId, int] = {}
         self._open: _Open | None = None
 
@@ -101,7 +107,8 @@ class Submitting:
         """Begin. Raises NoOffice, NoRoom or BadSubmission, and then nothing has happened."""
         if self._open is not None:
             raise BadSubmission(problem="another message is being taken right now")
-        if not document.endpoints:
+        endpoint = event.endpoint or (document.endpoints[0] if document.endpoints else None)
+        if endpoint is None:
             raise NoOffice()
         parts = parts_for(event.size)
         lifetime_s = event.lifetime_s or document.lifetime_s
@@ -114,7 +121,6 @@ class Submitting:
         if needed > free_bytes - floor_bytes:
             free = max(0, free_bytes - floor_bytes)
             raise NoRoom(needed_bytes=needed, free_bytes=free, floor_bytes=floor_bytes)
-        endpoint = document.endpoints[0]
         journal = journal_id(self._me, endpoint.id, self._epoch)
         self._open = _Open(
             event=event,
@@ -160,7 +166,7 @@ class Submitting:
             priority=sub.event.priority,
             created_ms=sub.created_ms,
             lifetime_s=sub.lifetime_s,
-            previous=self._previous if number == 1 else None,
+            previous=self._previous.get(sub.destination) if number == 1 else None,
             payload_size=len(chunk) + SEAL_OVERHEAD,
             payload_sha256=hashlib.sha256(payload).digest(),
         )
@@ -199,7 +205,7 @@ class Submitting:
 def remains(me: DeviceId, snapshot: Snapshot) -> list[DropBundles]:
     """Bundles of own journals that belong to no message: a submission was cut off by a crash. They are taken out of
     the snapshot, and are to be removed from the store."""
-    whole: dict[JournalId, Ranges] = {}
+    whole: dict[JournalId, Ranges] = {introduction_journal(me): Ranges.single(1)}
     for message in snapshot.messages:
         span = Ranges.span(message.first, message.last)
         whole[message.journal] = whole.get(message.journal, NONE) | span

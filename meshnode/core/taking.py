@@ -9,7 +9,9 @@ from __future__ import annotations
 
 from meshnode.core.errors import MeshnodeError
 from meshnode.core.identity import JournalId
+from meshnode.core.introducing import introduce, introduction_journal
 from meshnode.core.ports import (
+    NO_CONTACT,
     Accepted,
     DropBundles,
     Entry,
@@ -20,8 +22,9 @@ from meshnode.core.ports import (
     SubmissionAborted,
     SubmissionChunk,
     SubmissionOpened,
+    entry_of,
 )
-from meshnode.core.state import Pending, State
+from meshnode.core.state import Landing, Pending, State
 from meshnode.core.submitting import Submitting, message_key
 
 
@@ -42,6 +45,26 @@ class Taking:
     def is_busy(self) -> bool:
         """Whether a message is being taken, and so uses numbers that are not held yet."""
         return self._submitting.is_busy
+
+    @property
+    def waiting_bytes(self) -> int:
+        """Payload of a last part that waits for the others: it has its room, and is on no way to the disk yet."""
+        rows = self._last_part if self._last_part is not None and not self._committing else ()
+        return sum(row.bundle.header.payload_size for row in rows if isinstance(row, PutBundle))
+
+    def introduce(self) -> None:
+        """Tell the fleet how to seal to this device, unless that has been written down before."""
+        state = self._state
+        sealing_key = state.settings.sealing_key
+        journal_id = introduction_journal(state.identity.device)
+        known = state.ledger.journals.get(journal_id)
+        if sealing_key is None or (known is not None and known.held):
+            return
+        bundle = introduce(state.identity.key, sealing_key)
+        row = PutBundle(bundle, journal_id, state.now.s, state.now.wall_ms)
+        journal = state.ledger.open(bundle.header, journal_id)
+        landing = Landing(NO_CONTACT, journal, bundle.header.number, entry_of(row))
+        state.write((row,), Pending([landing]))
 
     def opened(self, event: SubmissionOpened) -> None:
         """A program begins a message."""
@@ -81,9 +104,7 @@ class Taking:
         header = row.bundle.header
         self._state.ledger.open(header, row.journal)
         self._state.free_bytes -= header.payload_size
-        self._entries[header.number] = Entry(
-            header.payload_size, header.priority, header.first, header.parts, row.born_s, header.lifetime_s
-        )
+        self._entries[header.number] = entry_of(row)
 
     def written(self, submission: int, final: bool, grown: dict[JournalId, dict[int, Entry]]) -> None:
         """A part is durable. If that was the last one it is a message now, and `grown` by its bundles."""

@@ -8,6 +8,7 @@ from typing import Protocol, TypeVar
 
 from meshnode.core.bundle import ROUTINE, Bundle, journal_id, read_bundle
 from meshnode.core.errors import MeshnodeError, StoreTrouble
+from meshnode.core.fleet import Endpoint
 from meshnode.core.frames import BundleFrame, Cert, Frame, FrameReader, Have, Hello, Want, encode
 from meshnode.core.identity import Certificate, DeviceId, JournalId
 from meshnode.core.intervals import NONE, Ranges
@@ -39,7 +40,7 @@ from meshnode.core.ports import (
     WriteFailed,
     Written,
 )
-from meshnode.core.sealing import CHUNK_SIZE
+from meshnode.core.sealing import CHUNK_SIZE, SealingKey
 from meshnode.core.state import Settings
 from meshnode.drivers.memory import MemoryStore
 from tests.core.fleets import Fleet, StandIn, seed
@@ -91,6 +92,7 @@ class Host:
         floor_bytes: int = 0,
         peers: tuple[str, ...] = (),
         store: MemoryStore | None = None,
+        introduces: bool = False,
     ) -> None:
         self.fleet = fleet
         self.name = name
@@ -108,9 +110,10 @@ class Host:
         self.starts = 0
         self._quota_bytes = quota_bytes
         self._peers = peers
+        self._sealing_key = SealingKey(seed("sealing", name)).public if introduces else None
         self._follow_up: deque[Event] = deque()
         self._submission = 0
-        self._waiting: deque[tuple[int, bytes, int]] = deque()
+        self._waiting: deque[tuple[int, bytes, int, Endpoint | None]] = deque()
         self._taking: int | None = None
         self.node = self._start()
 
@@ -145,6 +148,7 @@ class Host:
             port=PORT,
             foreign_quota_bytes=self._quota_bytes,
             peers=self._peers,
+            sealing_key=self._sealing_key,
             sealer_for=lambda _: StandIn(),
         )
         self.node = Node(self.identity, settings, self.store.load(), self.clock.instant)
@@ -229,18 +233,20 @@ class Host:
             self.handle(Tick())
         self.handle(self.space)
 
-    def submit(self, data: bytes = b"record", priority: int = ROUTINE) -> int:
+    def submit(self, data: bytes = b"record", priority: int = ROUTINE, *, to: Endpoint | None = None) -> int:
         """Hand in a stream, once those before it are answered; its number."""
         self._submission += 1
-        self._waiting.append((self._submission, data, priority))
+        self._waiting.append((self._submission, data, priority, to))
         self._next_submission()
         return self._submission
 
     def _next_submission(self) -> None:
         if self._taking is None and self._waiting:
-            number, data, priority = self._waiting.popleft()
+            number, data, priority, endpoint = self._waiting.popleft()
             self._taking = number
-            self._follow_up.append(SubmissionOpened(number, len(data), len(data), priority, b"label"))
+            self._follow_up.append(
+                SubmissionOpened(number, len(data), len(data), priority, b"label", endpoint=endpoint)
+            )
             for at in range(0, len(data), CHUNK_SIZE):
                 self._follow_up.append(SubmissionChunk(number, data[at : at + CHUNK_SIZE]))
             self._drain()

@@ -41,6 +41,7 @@ from meshnode.core.limits import (
     PING_AFTER_S,
     RANGES_MAX,
     SEND_AHEAD_BYTES,
+    STALL_BYTES,
 )
 from meshnode.core.ports import Effect, Entry, Send, SendBundle
 from meshnode.core.receipt import Receipt
@@ -206,20 +207,35 @@ def test_what_is_owed_shrinks_with_each_arrival() -> None:
     assert peer.wanting == {}
 
 
+def test_a_good_piece_counts_as_an_arrival_however_it_comes_and_less_does_not() -> None:
+    piece = bytes(STALL_BYTES)
+    frame_head = (FRAME_SIZE_MAX).to_bytes(4, "big")
+    peer = contact(100.0)
+    list(peer.feed((frame_head + piece)[: STALL_BYTES - 1], 105.0))
+    assert peer.wanting_since_s == 100.0
+    list(peer.feed(piece[:1], 106.0))
+    assert peer.wanting_since_s == 106.0
+    for at in range(1, 8):
+        list(peer.feed(piece[: STALL_BYTES // 8], 106.0 + at))
+        assert peer.wanting_since_s == 106.0, "the next piece is counted from nothing"
+    list(peer.feed(piece[: STALL_BYTES // 8], 114.0))
+    assert peer.wanting_since_s == 114.0
+
+
 def test_offers_replace_and_add_and_are_bounded() -> None:
     peer = contact()
     peer.note_offer(Held(J, Ranges.span(1, 9), 0))
-    peer.note_stored(J, Ranges.span(12, 13))
+    peer.note_stored(J, Ranges.span(12, 13), ends=False)
     assert peer.offers == {J: Ranges([(1, 9), (12, 13)])}
     peer.note_offer(Held(J, Ranges.single(5), 0))
     assert peer.offers == {J: Ranges.single(5)}
     peer.note_offer(Held(J, NONE, 0))
-    peer.note_stored(J, NONE)
+    peer.note_stored(J, NONE, ends=False)
     assert peer.offers == {}
     for number in range(PEER_JOURNALS_MAX):
-        peer.note_stored(JournalId(number.to_bytes(16, "big")), Ranges.single(1))
+        peer.note_stored(JournalId(number.to_bytes(16, "big")), Ranges.single(1), ends=False)
     with pytest.raises(RemoteError, match="lists more than"):
-        peer.note_stored(J, Ranges.single(1))
+        peer.note_stored(J, Ranges.single(1), ends=False)
 
 
 def test_the_ranges_of_all_offers_together_are_bounded() -> None:
@@ -228,9 +244,9 @@ def test_the_ranges_of_all_offers_together_are_bounded() -> None:
         peer.note_offer(Held(J, Ranges.single(1), 0))
         peer.note_offer(Held(J, gappy(RANGES_MAX), 0))
         peer.set_offer(J, NONE)
-    peer.note_stored(J, gappy(PEER_RANGES_MAX))
+    peer.note_stored(J, gappy(PEER_RANGES_MAX), ends=False)
     with pytest.raises(RemoteError, match="lists more than 131072 ranges"):
-        peer.note_stored(JournalId(b"x" * 16), Ranges.single(1))
+        peer.note_stored(JournalId(b"x" * 16), Ranges.single(1), ends=False)
 
 
 # --- sending ----------------------------------------------------------------------------------------------------
@@ -461,14 +477,15 @@ def test_have_frames_of_many_journals() -> None:
 @given(st.lists(st.sampled_from([1, 2, RANGES_MAX, 2 * RANGES_MAX + 5]), max_size=12))
 @settings(max_examples=20)
 def test_stored_frames_say_everything_and_fit(pairs: list[int]) -> None:
-    rows = [(j, gappy(n)) for j, n in zip(journal_ids(len(pairs)), pairs, strict=True)]
+    rows = [(j, gappy(n), n > 1) for j, n in zip(journal_ids(len(pairs)), pairs, strict=True)]
     frames = list(stored_frames(rows))
     said: dict[JournalId, Ranges] = {}
     assert list(FrameReader().feed(b"".join(encode(stored) for stored in frames))) == frames
     for stored in frames:
-        for journal, ranges in stored.journals:
+        for journal, ranges, ends in stored.journals:
             said[journal] = said.get(journal, NONE) | ranges
-    assert said == dict(rows)
+            assert (journal, ends) in {(row[0], row[2]) for row in rows}
+    assert said == {journal: ranges for journal, ranges, _ in rows}
 
 
 def test_first_ranges() -> None:

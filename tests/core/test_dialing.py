@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from meshnode.core.dialing import CONFIGURED, GATEWAY, OFFICE, REMEMBERED, SIGHTED, Dialing
+from meshnode.core.dialing import CONFIGURED, GATEWAY, OFFICE, PROBE, REMEMBERED, SIGHTED, Dialing
 from meshnode.core.identity import DeviceId
 from meshnode.core.limits import (
     BACKOFF_FIRST_S,
@@ -19,7 +19,7 @@ from meshnode.core.limits import (
 ME = DeviceId(b"m" * 16)
 LOWER = DeviceId(b"a" * 16)
 HIGHER = DeviceId(b"z" * 16)
-A, B = "10.0.0.1:7766", "10.0.0.2:7766"
+A, B, C = "10.0.0.1:7766", "10.0.0.2:7766", "10.0.0.3:7766"
 
 
 def fail(dialing: Dialing, text: str, now_s: float) -> float:
@@ -31,7 +31,7 @@ def fail(dialing: Dialing, text: str, now_s: float) -> float:
     return due_s - now_s
 
 
-@pytest.mark.parametrize("source", [CONFIGURED, OFFICE, GATEWAY, SIGHTED])
+@pytest.mark.parametrize("source", [CONFIGURED, OFFICE, GATEWAY, SIGHTED, PROBE])
 def test_a_named_address_is_dialled_at_once_and_once(source: str) -> None:
     dialing = Dialing(ME)
     dialing.note(A, None, source, 5.0)
@@ -53,13 +53,14 @@ def test_backoff_doubles_and_is_capped() -> None:
     assert A in dialing.addresses, "a configured address is never given up"
 
 
-def test_an_address_that_is_only_remembered_is_tried_less_often() -> None:
+@pytest.mark.parametrize("source", [REMEMBERED, GATEWAY])
+def test_an_address_that_is_only_a_guess_is_tried_less_often(source: str) -> None:
     dialing = Dialing(ME)
-    dialing.remember(A, HIGHER, 0.0)
+    dialing.note(A, HIGHER, source, 0.0)
     for failure in range(1, 20):
         waited_s = fail(dialing, A, 10_000.0 * failure)
     assert BACKOFF_MAX_S * 1.25 < waited_s <= 1.25 * BACKOFF_REMEMBERED_MAX_S
-    dialing.note(A, HIGHER, GATEWAY, 10**6)
+    dialing.note(A, HIGHER, CONFIGURED, 10**6)
     for failure in range(1, 20):
         waited_s = fail(dialing, A, 10**6 + 10_000.0 * failure)
     assert waited_s <= 1.25 * BACKOFF_MAX_S
@@ -84,24 +85,67 @@ def test_what_lasts_is_never_given_up(source: str) -> None:
     assert dialing.next_due_s(set()) is not None
 
 
-def test_a_sighting_alone_is_given_up_after_some_failures() -> None:
+@pytest.mark.parametrize("source", [SIGHTED, PROBE])
+def test_a_sighting_alone_is_given_up_after_some_failures(source: str) -> None:
     dialing = Dialing(ME)
-    dialing.note(A, HIGHER, SIGHTED, 0.0)
+    dialing.note(A, HIGHER, source, 0.0)
     for failure in range(1, 12):
         assert dialing.due(100.0 * failure, set()) == [A]
         dialing.failed(A, 100.0 * failure)
     assert dialing.addresses == {}
-    dialing.note(A, HIGHER, SIGHTED, 2000.0)
+    dialing.note(A, HIGHER, source, 2000.0)
     assert dialing.due(2000.0, set()) == [A]
 
 
-def test_a_new_sighting_makes_it_fast_again() -> None:
+@pytest.mark.parametrize("source", [SIGHTED, PROBE])
+def test_a_new_sighting_makes_it_fast_again(source: str) -> None:
     dialing = Dialing(ME)
-    dialing.note(A, HIGHER, SIGHTED, 0.0)
+    dialing.note(A, HIGHER, source, 0.0)
     for failure in range(1, 8):
         fail(dialing, A, 100.0 * failure)
-    dialing.note(A, HIGHER, SIGHTED, 700.0)
+    dialing.note(A, HIGHER, source, 700.0)
     assert fail(dialing, A, 700.0) <= 1.25 * BACKOFF_FIRST_S
+
+
+def test_of_several_addresses_of_a_device_each_has_a_head_start() -> None:
+    dialing = Dialing(ME)
+    for text in (A, B, C):
+        dialing.note(text, HIGHER, SIGHTED, 5.0)
+    assert dialing.due(5.0, set()) == [A]
+    assert dialing.next_due_s(set()) == 6.0
+    assert dialing.due(5.9, set()) == []
+    assert dialing.due(6.0, set()) == [B], "the first one hangs"
+    assert dialing.due(6.5, set()) == []
+    dialing.failed(B, 6.5)
+    assert dialing.due(6.5, set()) == [C], "the first one has had its time"
+    dialing.opened(C, HIGHER)
+    assert dialing.next_due_s({HIGHER}) is None
+
+
+def test_one_that_fails_at_once_does_not_hold_the_others_up() -> None:
+    dialing = Dialing(ME)
+    for text in (A, B):
+        dialing.note(text, HIGHER, SIGHTED, 5.0)
+    assert dialing.due(5.0, set()) == [A]
+    dialing.failed(A, 5.01)
+    assert dialing.due(5.01, set()) == [B]
+
+
+def test_the_gateways_are_those_of_now_and_may_be_anybody() -> None:
+    dialing = Dialing(ME)
+    dialing.remember(A, HIGHER, 0.0)
+    dialing.find_gateways([A], set(), 1.0)
+    assert dialing.due(1.0, {HIGHER}) == [A], "there are as many hotspots at this address as phones"
+    dialing.opened(A, LOWER)
+    dialing.failed(A, 2.0)
+    dialing.find_gateways([A], {"10.0.0.1"}, 3.0)
+    assert dialing.due(9.0, {LOWER}) == [], "he is there still"
+    dialing.find_gateways([B], set(), 10.0)
+    assert dialing.due(10.0, {LOWER, HIGHER}) == [B]
+    assert dialing.addresses[A].sources == {REMEMBERED}
+    dialing.find_gateways([], set(), 11.0)
+    dialing.failed(B, 12.0)
+    assert B not in dialing.addresses
 
 
 def test_a_change_of_network_makes_it_fast_again() -> None:

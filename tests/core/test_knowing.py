@@ -9,9 +9,10 @@ from hypothesis import strategies as st
 from meshnode.core.frames import BUCKETS, Finished, Have, Held, Hello, ReceiptFrame
 from meshnode.core.identity import JournalId
 from meshnode.core.intervals import NONE, Ranges
+from meshnode.core.knowing import RECEIPT_AGAIN_S
 from meshnode.core.ledger import Ledger, digest_bytes, digest_total
 from meshnode.core.limits import JOURNALS_PER_FRAME, PEER_JOURNALS_MAX, RANGES_MAX
-from meshnode.core.ports import PutReceipt, Row, Sighted, Taken
+from meshnode.core.ports import PutReceipt, Row, Sighted, Taken, Tick
 from meshnode.core.receipt import Receipt, read_receipt
 from meshnode.drivers.memory import MemoryStore
 from tests.core.fleets import Fleet, Source, seed
@@ -241,6 +242,68 @@ def test_a_receipt_never_has_more_ranges_than_anybody_reads() -> None:
     assert read_receipt(said.body, said.signature).ranges == Ranges(gappy.pairs[:RANGES_MAX])
     office.restart()
     assert len(office.journal(DEWI.journal).receipted) == RANGES_MAX
+
+
+# --- a disk that does not take receipts -------------------------------------------------------------------------
+
+
+def receipts_pending(host: Host) -> list[Ranges]:
+    """What those say that are on their way to the disk."""
+    rows = (row for write in host.pending for row in write.rows)
+    return [row.receipt.ranges for row in rows if isinstance(row, PutReceipt)]
+
+
+def office_that_took(count: int) -> Host:
+    """An office that holds as many bundles, each in a journal of its own, of which nothing is signed yet."""
+    office = Host(FLEET, "office", "office")
+    agus = office.meet("agus")
+    for source in SOURCES[:count]:
+        agus.says(Have(False, (Held(source.journal, Ranges.single(1), 0),)))
+        agus.gives(source.bundle(1))
+    office.settle()
+    agus.lose()
+    return office
+
+
+SOURCES = [Source(FLEET, name) for name in ("dewi", "budi", "eko")]
+
+
+def test_a_receipt_that_the_disk_did_not_take_is_written_again_a_second_later() -> None:
+    office = office_that_took(1)
+    office.handle(Taken(DEWI.journal, Ranges.single(1)))
+    for _ in range(3):
+        office.fail()
+        failed_s = office.clock.s
+        assert office.node.next_tick_s() <= failed_s + RECEIPT_AGAIN_S
+        office.pass_time(RECEIPT_AGAIN_S - 0.01, ticks=0.1)
+        assert receipts_pending(office) == []
+        office.clock.s = failed_s + RECEIPT_AGAIN_S
+        office.handle(Tick())
+        assert receipts_pending(office) == [Ranges.single(1)]
+        office.pass_time(5 * RECEIPT_AGAIN_S)
+        assert receipts_pending(office) == [Ranges.single(1)], "the disk has it already"
+    office.settle()
+    office.pass_time(5 * RECEIPT_AGAIN_S)
+    assert office.pending == []
+    assert [receipt.ranges for receipt, _ in office.store.load().receipts] == [Ranges.single(1)]
+
+
+@pytest.mark.parametrize("count", [1, 3])
+def test_however_often_it_ticks_a_broken_disk_is_tried_once_a_second(count: int) -> None:
+    office = office_that_took(count)
+    for source in SOURCES[:count]:
+        office.handle(Taken(source.journal, Ranges.single(1)))
+    tried = 0
+    for _ in range(100):
+        office.clock.s += RECEIPT_AGAIN_S / 10
+        office.handle(Tick())
+        tried += len(receipts_pending(office))
+        if office.pending:
+            office.fail()
+    assert count * 8 <= tried <= count * 11
+    office.pass_time(2 * RECEIPT_AGAIN_S)
+    office.settle()
+    assert len(office.store.load().receipts) == count
 
 
 # --- greetings --------------------------------------------------------------------------------------------------

@@ -185,7 +185,9 @@ class Books(RuleBasedStateMachine):
             assert set(journal.receipted) == receipted
             assert set(journal.on_offer) == held - receipted
             assert journal.serial == (model.newest.serial if model.newest else 0)
-            expected = Held(journal_id, Ranges.of(held - receipted), journal.serial)
+            expected = Held(
+                journal_id, Ranges.of(held - receipted), journal.serial, self.ledger.is_for_me(journal)
+            )
             assert offers.get(journal_id) == (expected if held - receipted else None)
             if model.known:
                 assert self.ledger.is_mine(journal) == model.mine

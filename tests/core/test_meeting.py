@@ -303,7 +303,7 @@ def test_what_came_before_a_fault_in_the_same_breath_is_kept() -> None:
     assert agus.closed is not None
     host.settle()
     assert host.stored(DEWI.journal) == Ranges.single(1)
-    assert wati.take(Stored) == [Stored(((DEWI.journal, Ranges.single(1)),))]
+    assert wati.take(Stored) == [Stored(((DEWI.journal, Ranges.single(1), False),))]
 
 
 def test_what_a_faulty_peer_owed_is_asked_of_others() -> None:
@@ -341,7 +341,9 @@ frames: st.SearchStrategy[Frame] = st.one_of(
     st.sampled_from([DEWI.certificate.der, FLEET.certificate("siti").der, STRANGER]).map(Cert),
     st.builds(Want, st.sampled_from([0, 2000, 2**63 - 1]), st.lists(wanted, max_size=3).map(tuple)),
     st.builds(BundleFrame, st.sampled_from([0, 2**40]), st.sampled_from(bundles)),
-    st.lists(st.tuples(some_journal, some_ranges), max_size=3).map(lambda rows: Stored(tuple(rows))),
+    st.lists(st.tuples(some_journal, some_ranges, st.booleans()), max_size=3).map(
+        lambda rows: Stored(tuple(rows))
+    ),
     st.sampled_from([Ping(), Pong(), Bye("enough")]),
     st.sampled_from([1, BUCKETS]).map(lambda count: Finished((b"12345678",) * count)),
 )

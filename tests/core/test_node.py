@@ -25,8 +25,20 @@ from meshnode.core.limits import (
     MIB,
     PAYLOAD_SIZE_MAX,
     PING_AFTER_S,
+    STORE_REST_S,
 )
-from meshnode.core.ports import Arrived, SendBundle, Sighted, Space, Taken, Tick, Unreadable
+from meshnode.core.ports import (
+    Arrived,
+    Event,
+    PutBundle,
+    SendBundle,
+    Sighted,
+    Space,
+    Taken,
+    Tick,
+    Unreadable,
+)
+from meshnode.core.sealing import CHUNK_SIZE
 from tests.core.fleets import Fleet, Source
 from tests.core.hosts import Clock, Host, Puppet
 
@@ -66,7 +78,7 @@ def test_stored_is_said_to_everybody_once_it_is_written() -> None:
     assert agus.take(Stored) == wati.take(Stored) == []
     assert host.journal(dewi.journal).held == NONE
     host.commit()
-    assert agus.take(Stored) == wati.take(Stored) == [Stored(((dewi.journal, Ranges.span(1, 2)),))]
+    assert agus.take(Stored) == wati.take(Stored) == [Stored(((dewi.journal, Ranges.span(1, 2), False),))]
     assert host.journal(dewi.journal).held == host.stored(dewi.journal) == Ranges.span(1, 2)
 
 
@@ -79,7 +91,7 @@ def test_a_submission_is_offered_once_it_is_written() -> None:
     assert wati.take(Have) == [Have(True, ())]
     host.commit()
     for puppet in (agus, wati):
-        assert puppet.take(Stored) == [Stored(((host.own_journal, Ranges.single(1)),))]
+        assert puppet.take(Stored) == [Stored(((host.own_journal, Ranges.single(1), False),))]
 
 
 def test_the_office_signs_and_says_so_once_that_is_written() -> None:
@@ -151,7 +163,7 @@ def test_what_the_disk_refuses_is_not_acknowledged_and_asked_for_again_when_ther
     assert agus.asked() == {dewi.journal: Ranges.single(1)}
     agus.gives(dewi.bundle(1))
     host.commit()
-    assert agus.take(Stored) == [Stored(((dewi.journal, Ranges.single(1)),))]
+    assert agus.take(Stored) == [Stored(((dewi.journal, Ranges.single(1), False),))]
     assert host.node.state.store_problem is None
 
 
@@ -198,7 +210,7 @@ def test_a_chain_pipelines_what_is_new() -> None:
     agus, wati = host.meet("agus"), host.meet("wati")
     dewi = Source(FLEET, "dewi")
     fetch(agus, dewi, 1)
-    assert wati.take(Stored) == [Stored(((dewi.journal, Ranges.single(1)),))]
+    assert wati.take(Stored) == [Stored(((dewi.journal, Ranges.single(1), False),))]
     want_all(wati, dewi, 1)
     assert wati.take(Cert) == [Cert(dewi.certificate.der)]
     assert wati.owed == [SendBundle(wati.number, dewi.journal, 1, 2000, 0)]
@@ -375,6 +387,143 @@ def test_room_that_grows_is_used() -> None:
     assert agus.asked() == {dewi.journal: Ranges.span(5, 6)}
 
 
+def pending_bytes(host: Host) -> int:
+    """Payload bytes on their way to the disk."""
+    rows = (row for write in host.pending for row in write.rows)
+    return sum(row.bundle.header.payload_size for row in rows if isinstance(row, PutBundle))
+
+
+@pytest.mark.parametrize("looks", [0, 1, 5])
+@pytest.mark.parametrize("end", ["written", "failed"])
+def test_free_space_counts_what_is_on_its_way_to_the_disk(looks: int, end: str) -> None:
+    """The disk says how much is free while it does not know yet of what was promised to others."""
+    room_bytes = 3 * PAYLOAD_SIZE_MAX
+    host = Host(FLEET, free_bytes=GIB, floor_bytes=GIB - room_bytes)
+    agus, wati = host.meet("agus"), host.meet("wati")
+    dewi, budi = Source(FLEET, "dewi"), Source(FLEET, "budi")
+    offer(agus, dewi, 1, 2, 3, 4)
+    offer(wati, budi, 1, 2, 3, 4)
+    agus.gives(*(dewi.bundle(number, size=PAYLOAD_SIZE_MAX) for number in (1, 2, 3)))
+    agus.asked()
+    agus.take(Want)
+    for _ in range(looks):
+        host.handle(host.space)
+    assert agus.take(Want) == [], "no more credit, since there is no more room"
+    wati.gives(*(budi.bundle(number, size=PAYLOAD_SIZE_MAX) for number in (1, 2, 3)))
+    assert pending_bytes(host) == room_bytes
+    host.submit(b"record")
+    assert isinstance(host.refused[1], NoRoom)
+    if end == "written":
+        host.settle()
+        host.handle(Space(GIB - room_bytes, GIB - room_bytes))
+        assert host.node.state.room_bytes == 0
+        assert host.stored(dewi.journal) == Ranges.span(1, 3)
+    else:
+        host.fail()
+        host.handle(host.space)
+        assert host.node.state.room_bytes == room_bytes
+    assert host.node.state.unwritten_bytes == 0
+
+
+@pytest.mark.parametrize(
+    ("parts", "looks"),
+    [
+        (1, 0),
+        (1, 1),
+        (1, 5),
+        (2, 0),
+        (2, 1),
+    ],
+)
+def test_free_space_counts_own_messages_on_their_way_too(parts: int, looks: int) -> None:
+    room_bytes = 6 * PAYLOAD_SIZE_MAX
+    host = Host(FLEET, free_bytes=GIB, floor_bytes=GIB - room_bytes)
+    agus = host.meet("agus")
+    dewi = Source(FLEET, "dewi")
+    offer(agus, dewi, *range(1, 7))
+    host.submit(bytes(parts * CHUNK_SIZE))
+    for _ in range(looks):
+        host.handle(host.space)
+    agus.gives(*(dewi.bundle(number, size=PAYLOAD_SIZE_MAX) for number in range(1, 7)))
+    assert host.node.state.landing_bytes == room_bytes - parts * PAYLOAD_SIZE_MAX
+    host.settle()
+    assert list(host.accepted) == [1]
+    assert len(host.stored(host.own_journal)) + len(host.stored(dewi.journal)) == 6
+    assert host.node.state.unwritten_bytes == 0
+
+
+# --- a disk that fails ------------------------------------------------------------------------------------------
+
+FREE = Space(GIB, 0)
+
+
+@pytest.mark.parametrize(
+    ("after_s", "event", "goes_on"),
+    [
+        (STORE_REST_S - 0.01, Tick(), False),
+        (STORE_REST_S - 0.01, FREE, False),
+        (1.0, Space(GIB + PAYLOAD_SIZE_MAX - 1, 0), False),
+        (1.0, Space(GIB + PAYLOAD_SIZE_MAX, 0), True),
+        (STORE_REST_S, Tick(), True),
+        (STORE_REST_S, FREE, True),
+    ],
+)
+def test_after_a_failed_write_things_go_on_when_room_has_grown_or_the_rest_is_over(
+    after_s: float, event: Event, goes_on: bool
+) -> None:
+    host = Host(FLEET)
+    agus, wati = host.meet("agus"), host.meet("wati")
+    dewi, budi = Source(FLEET, "dewi"), Source(FLEET, "budi")
+    fetch(agus, dewi, 1, 2)
+    host.handle(FREE)
+    offer(agus, dewi, 1, 2, 3)
+    agus.asked()
+    agus.gives(dewi.bundle(3))
+    host.fail()
+    receipt = FLEET.receipt(dewi.journal, Ranges.span(1, 2))
+    wati.says(ReceiptFrame(receipt.body, receipt.signature))
+    host.fail()  # neither to take a bundle nor to let go of others
+    assert host.stored(dewi.journal) == Ranges.span(1, 2)
+    offer(wati, budi, 1)
+    assert agus.asked() == wati.asked() == {}
+    assert host.node.next_tick_s() <= host.clock.s + STORE_REST_S
+    failed_s = host.clock.s
+    for _ in range(int(after_s // DEAD_AFTER_S)):
+        host.clock.s += DEAD_AFTER_S - 1
+        agus.says(Pong())
+        wati.says(Pong())
+    assert agus.asked() == wati.asked() == {}
+    host.clock.s = failed_s + after_s
+    host.handle(event)
+    assert agus.asked() == ({dewi.journal: Ranges.single(3)} if goes_on else {})
+    assert wati.asked() == ({budi.journal: Ranges.single(1)} if goes_on else {})
+    host.settle()
+    assert host.stored(dewi.journal) == (NONE if goes_on else Ranges.span(1, 2))
+
+
+def test_what_a_full_disk_would_not_let_go_of_goes_as_soon_as_there_is_room() -> None:
+    """Also when the rest was over before."""
+    host = Host(FLEET)
+    agus = host.meet("agus")
+    dewi = Source(FLEET, "dewi")
+    fetch(agus, dewi, 1, 2)
+    receipt = FLEET.receipt(dewi.journal, Ranges.span(1, 2))
+    agus.says(ReceiptFrame(receipt.body, receipt.signature))
+    host.fail()
+    full = Space(GIB, GIB - PAYLOAD_SIZE_MAX + 1)
+    host.handle(full)
+    host.clock.s += STORE_REST_S
+    for event in (Tick(), full):
+        host.handle(event)
+        host.settle()
+        assert host.stored(dewi.journal) == Ranges.span(1, 2)
+    host.handle(Space(GIB + 1, GIB - PAYLOAD_SIZE_MAX + 1))
+    host.settle()
+    assert host.stored(dewi.journal) == NONE
+    host.handle(FREE)
+    assert host.pending == [], "once"
+
+
 # --- how long ---------------------------------------------------------------------------------------------------
 
 
@@ -460,7 +609,7 @@ def test_a_rotten_bundle_is_fetched_again_from_another() -> None:
     agus.gives(dewi.bundle(1))
     host.settle()
     assert host.node.state.rotten == set()
-    assert wati.take(Stored)[-1] == Stored(((dewi.journal, Ranges.single(1)),))
+    assert wati.take(Stored)[-1] == Stored(((dewi.journal, Ranges.single(1), False),))
     want_all(wati, dewi, 1)
     assert wati.link_sends() == [dewi.bundle(1)]
 
@@ -473,7 +622,7 @@ def test_an_own_bundle_that_rotted_is_fetched_from_who_carries_it() -> None:
     agus = host.meet("agus")
     agus.says(Want(CREDIT_BYTES, (Wanted(journal, Ranges.single(1), NONE, True),)))
     (bundle,) = agus.link_sends()
-    agus.says(Stored(((journal, Ranges.single(1)),)))
+    agus.says(Stored(((journal, Ranges.single(1), False),)))
     assert agus.asked() == {}
     host.store.spoil(journal, 1)
     host.handle(Unreadable(agus.number, journal, 1, bundle.header.payload_size, True))
@@ -532,9 +681,9 @@ def test_where_a_message_is() -> None:
 
     agus, wati = host.meet("agus"), host.meet("wati")
     assert state() == (ON_THIS_DEVICE_ONLY, 0)
-    agus.says(Stored(((journal, Ranges.span(1, 2)),)))
+    agus.says(Stored(((journal, Ranges.span(1, 2), False),)))
     assert state() == (ON_THIS_DEVICE_ONLY, 0)
-    agus.says(Stored(((journal, Ranges.single(3)),)))
+    agus.says(Stored(((journal, Ranges.single(3), False),)))
     assert state() == (CARRIED, 1)
     wati.says(Have(False, (Held(journal, Ranges.span(1, 9), 0),)))
     assert state() == (CARRIED, 2)

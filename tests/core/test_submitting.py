@@ -17,6 +17,7 @@ from meshnode.core.ports import (
     Accepted,
     DropBundles,
     Instant,
+    JournalRecord,
     PutBundle,
     PutMessage,
     Refused,
@@ -125,7 +126,8 @@ def test_an_impossible_clock_makes_a_possible_header(wall_ms: int) -> None:
 
 def test_a_new_journal_names_the_one_before() -> None:
     messages = [PutMessage(JOURNAL, 1, 3, 1, 0, b""), PutMessage(JOURNAL, 4, 9, 1, 0, b"")]
-    sub = submitting(Snapshot(messages=messages), b"epoch--2")
+    record = JournalRecord(JOURNAL, FLEET.device("siti"), FLEET.endpoint, EPOCH)
+    sub = submitting(Snapshot(journals=[record], messages=messages), b"epoch--2")
     first, _ = take(sub, bytes(CHUNK_SIZE + 1))
     second, _ = take(sub, b"x", 2)
     assert [row.bundle.header.previous for row in first] == [Previous(JOURNAL, 9), None]

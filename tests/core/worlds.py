@@ -142,9 +142,10 @@ class World:
         quota_bytes: int = GIB,
         free_bytes: int = GIB,
         store: MemoryStore | None = None,
+        introduces: bool = False,
     ) -> Host:
         """A new device."""
-        host = _Watched(self, name, role, quota_bytes, free_bytes, store)
+        host = _Watched(self, name, role, quota_bytes, free_bytes, store, introduces=introduces)
         self.hosts[name] = host
         return host
 
@@ -243,6 +244,8 @@ class _Watched(Host):
         quota_bytes: int,
         free_bytes: int,
         store: MemoryStore | None,
+        *,
+        introduces: bool,
     ) -> None:
         self._world = world
         super().__init__(
@@ -253,6 +256,7 @@ class _Watched(Host):
             quota_bytes=quota_bytes,
             free_bytes=free_bytes,
             store=store,
+            introduces=introduces,
         )
 
     def _carry_out(self, effect: Effect) -> None:
@@ -275,7 +279,7 @@ def check_durable(host: Host, effect: Effect) -> None:
     claimed: list[tuple[JournalId, Ranges]] = []
     match frame:
         case Stored():
-            claimed = list(frame.journals)
+            claimed = [(journal, ranges) for journal, ranges, _ in frame.journals]
         case Have():
             claimed = [(held.journal, held.ranges) for held in frame.journals]
         case ReceiptFrame():
