@@ -1,15 +1,19 @@
 """The local HTTP API: what the command line and other programs on this machine use.
 
     GET  /v1/status  /v1/messages  /v1/peers     JSON, see `report`
+    GET  /v1/received                            what the office has written to this device, see `received`
+    GET  /v1/devices                             at an office: to whom it can write
+    POST /v1/answers                             at an office: {"key", "verdict", "reason"} of a message
     POST /v1/messages                            take a message: {"key", "bundles", "size_bytes"}
     PUT  /v1/fleet                               adopt a fleet document: {"version", "adopted"}
+    POST /v1/compare  /v1/export  /v1/import     carrying by hand, see `carrying_http`
 
 It listens on a loopback address, and every request must carry the bearer token of control.json, which only this user
 can read. A `Host` that is not loopback is refused, so a web page that was lured here by a false name gets nothing.
 
-A message is posted as a 4-byte big-endian length, a JSON object {"kind", "meta", "reference", "priority", "files":
-[{"name", "size_bytes", "type"}]} and then the files' bytes, one after another. An error is answered as {"error":
-sentence, "exit_code": code}.
+A message is posted as a 4-byte big-endian length, a JSON object {"kind", "meta", "reference", "priority", "to",
+"files": [{"name", "size_bytes", "type"}]} and then the files' bytes, one after another. `to` is the name or id of a
+device, empty for the office. An error is answered as {"error": sentence, "exit_code": code}.
 """
 
 from __future__ import annotations
@@ -29,12 +33,15 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from meshnode.app import report
-from meshnode.core.bundle import PRIORITIES
+from meshnode.app import carrying_http, report
+from meshnode.app.received import ABOUT, ANSWER, REASON, TEXT_NAME, VERDICT, VERDICTS
+from meshnode.app.writing import find_device, source_of
+from meshnode.core.bundle import PRIORITIES, URGENT
 from meshnode.core.errors import BadFleetDocument, BadSubmission, FileTrouble, MeshnodeError, RemoteError
-from meshnode.core.fleet import read_document_file
+from meshnode.core.fleet import Endpoint, read_document_file
 from meshnode.core.limits import DOCUMENT_SIZE_MAX, KIB, MANIFEST_SIZE_MAX
 from meshnode.core.message import File, Manifest, check_manifest
+from meshnode.core.ports import Accepted
 
 if TYPE_CHECKING:
     from meshnode.app.daemon import Daemon
@@ -43,7 +50,8 @@ log: Final = logging.getLogger("meshnode")
 
 _LENGTH_SIZE: Final = 4
 _HOSTS: Final = ("127.0.0.1", "localhost", "[::1]")
-_MANIFEST_KEYS: Final = {"kind", "meta", "reference", "priority", "files"}
+_MANIFEST_KEYS: Final = {"kind", "meta", "reference", "priority", "to", "files"}
+_ANSWER_SIZE_MAX: Final = 64 * KIB
 
 
 class Guard:
@@ -90,7 +98,16 @@ def make_app(daemon: Daemon, token: str) -> ASGIApp:
         return JSONResponse(daemon.status())
 
     async def get_messages(_: Request) -> Response:
-        return JSONResponse(report.messages(daemon.node.state, daemon.drawer))
+        return JSONResponse(report.messages(daemon.node.state, daemon.drawer, daemon.inbox.answers))
+
+    async def get_received(_: Request) -> Response:
+        return JSONResponse(await daemon.received())
+
+    async def get_devices(_: Request) -> Response:
+        return JSONResponse(report.devices(daemon.node.state))
+
+    async def post_answer(request: Request) -> Response:
+        return await _answer(daemon, request)
 
     async def get_peers(_: Request) -> Response:
         return JSONResponse(report.peers(daemon.node.state, daemon.now().s))
@@ -120,7 +137,11 @@ def make_app(daemon: Daemon, token: str) -> ASGIApp:
             Route("/v1/messages", get_messages, methods=["GET"]),
             Route("/v1/messages", post_message, methods=["POST"]),
             Route("/v1/peers", get_peers),
+            Route("/v1/received", get_received),
+            Route("/v1/devices", get_devices),
+            Route("/v1/answers", post_answer, methods=["POST"]),
             Route("/v1/fleet", put_fleet, methods=["PUT"]),
+            *carrying_http.routes(daemon),
         ],
         exception_handlers={HTTPException: _no_such, Exception: _broken},
     )
@@ -130,9 +151,9 @@ def make_app(daemon: Daemon, token: str) -> ASGIApp:
 async def _take(daemon: Daemon, request: Request) -> Response:
     body = aiter(request.stream())
     try:
-        manifest, priority, rest = await _read_manifest(body)
-        label = report.shut_label(daemon.drawer, manifest.reference, manifest.kind, os.urandom(12))
-        accepted = await daemon.submissions.take(manifest, priority, label, _chain(rest, body))
+        manifest, priority, to, rest = await _read_manifest(body)
+        endpoint = await daemon.endpoint(find_device(daemon.node.state, to)) if to else None
+        accepted = await _submit(daemon, manifest, priority, _chain(rest, body), endpoint)
     except MeshnodeError as problem:
         # The program may still be sending; it reads the answer only when all of that was taken off its hands.
         async for _ in body:
@@ -144,6 +165,54 @@ async def _take(daemon: Daemon, request: Request) -> Response:
     return JSONResponse(answer, 201)
 
 
+async def _submit(
+    daemon: Daemon,
+    manifest: Manifest,
+    priority: int,
+    body: AsyncIterator[bytes],
+    endpoint: Endpoint | None,
+) -> Accepted:
+    label = report.shut_label(daemon.drawer, manifest.reference, manifest.kind, os.urandom(12))
+    return await daemon.submissions.take(manifest, priority, label, body, endpoint)
+
+
+async def _answer(daemon: Daemon, request: Request) -> Response:
+    """Tell the device that wrote a message what became of it."""
+    data = bytearray()
+    async for piece in request.stream():
+        data += piece
+        if len(data) > _ANSWER_SIZE_MAX:
+            return _refusal("This is longer than any answer.", 413)
+    try:
+        key, verdict, reason = _read_answer(bytes(data))
+        endpoint = await daemon.endpoint(source_of(daemon.node.state, key))
+        text = f"{key}: {verdict}{': ' if reason else ''}{reason}\n".encode()
+        manifest = Manifest(
+            kind=ANSWER,
+            meta=((ABOUT, key), (VERDICT, verdict), (REASON, reason)),
+            reference="",
+            submitted_ms=_now_ms(),
+            files=(File(TEXT_NAME, len(text), "text/plain"),),
+        )
+        accepted = await _submit(daemon, check_manifest(manifest), URGENT, _whole(text), endpoint)
+    except MeshnodeError as problem:
+        return _refusal(str(problem), 422, problem.exit_code)
+    return JSONResponse({"key": accepted.key}, 201)
+
+
+def _read_answer(data: bytes) -> tuple[str, str, str]:
+    try:
+        answer = json.loads(data)
+    except (ValueError, RecursionError):
+        answer = None
+    if not isinstance(answer, dict) or set(answer) - {"key", "verdict", "reason"}:
+        raise BadSubmission(problem="an answer is an object of key, verdict and reason")
+    key, verdict, reason = (_text(answer, name) for name in ("key", "verdict", "reason"))
+    if verdict not in VERDICTS:
+        raise BadSubmission(problem=f"its verdict is none of {', '.join(VERDICTS)}")
+    return key, verdict, reason
+
+
 async def _chain(first: bytes, rest: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
     if first:
         yield first
@@ -151,8 +220,13 @@ async def _chain(first: bytes, rest: AsyncIterator[bytes]) -> AsyncIterator[byte
         yield piece
 
 
-async def _read_manifest(body: AsyncIterator[bytes]) -> tuple[Manifest, int, bytes]:
-    """Manifest, priority, and what has come of the files already. Raises BadSubmission and its kin."""
+async def _whole(data: bytes) -> AsyncIterator[bytes]:
+    yield data
+
+
+async def _read_manifest(body: AsyncIterator[bytes]) -> tuple[Manifest, int, str, bytes]:
+    """Manifest, priority, to which device (if any), and what has come of the files already. Raises BadSubmission and
+    its kin."""
     held = bytearray()
     size = _LENGTH_SIZE
     while len(held) < size:
@@ -169,7 +243,7 @@ async def _read_manifest(body: AsyncIterator[bytes]) -> tuple[Manifest, int, byt
     except (ValueError, RecursionError):
         raise BadSubmission(problem="its description is not JSON") from None
     manifest, priority = _manifest(described)
-    return check_manifest(manifest), priority, bytes(held[size:])
+    return check_manifest(manifest), priority, _text(described, "to"), bytes(held[size:])
 
 
 def _manifest(described: Any) -> tuple[Manifest, int]:
@@ -193,10 +267,14 @@ def _manifest(described: Any) -> tuple[Manifest, int]:
         kind=_text(described, "kind"),
         meta=tuple(meta.items()),
         reference=_text(described, "reference"),
-        submitted_ms=max(0, time.time_ns() // 1_000_000),
+        submitted_ms=_now_ms(),
         files=tuple(_file(item) for item in files),
     )
     return manifest, PRIORITIES[priority]
+
+
+def _now_ms() -> int:
+    return max(0, time.time_ns() // 1_000_000)
 
 
 def _text(described: dict[str, Any], key: str) -> str:

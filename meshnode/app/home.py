@@ -103,6 +103,11 @@ class Membership:
     document: FleetDocument
     office: OfficeKeys | None
 
+    @property
+    def sealing_key(self) -> SealingKey:
+        """What opens messages to this device: made from its key, so that there is nothing more to keep."""
+        return SealingKey(self.key.derive(b"sealing"))
+
 
 class Home:
     """One node's folder at `path`. Nothing is read before it is asked for."""

@@ -11,11 +11,13 @@ import mimetypes
 import os
 import stat
 from collections.abc import Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO, Final
 
 from meshnode.app.client import Client
 from meshnode.app.home import Home
+from meshnode.app.received import TEXT_NAME
 from meshnode.core.errors import BadSubmission, FileTrouble
 from meshnode.core.limits import FILES_MAX, KIB
 from meshnode.core.message import File, Manifest, check_manifest
@@ -23,26 +25,40 @@ from meshnode.core.message import File, Manifest, check_manifest
 _PIECE: Final = 256 * KIB
 
 
-def submit(
-    home: Home, paths: list[Path], kind: str, meta: dict[str, str], reference: str, priority: str
-) -> dict[str, Any]:
+@dataclass(frozen=True, slots=True)
+class Outgoing:
+    """What is said of a message besides its files. `text`: becomes the file TEXT_NAME. `to`: a device; empty: the office."""
+
+    kind: str = ""
+    meta: dict[str, str] = field(default_factory=dict)
+    reference: str = ""
+    priority: str = "routine"
+    text: str = ""
+    to: str = ""
+
+
+def submit(home: Home, paths: list[Path], said: Outgoing) -> dict[str, Any]:
     """Hand one message to the daemon: {"key", "bundles", "size_bytes"}. Raises MeshnodeError; nothing is taken then."""
     if len(paths) > FILES_MAX:
         raise BadSubmission(problem=f"it has {len(paths)} files; a message has 1 to {FILES_MAX}")
     with contextlib.ExitStack() as stack:
         opened = [_open(stack, path) for path in paths]
         files = tuple(_describe(path, file) for path, file in zip(paths, opened, strict=True))
-        manifest = check_manifest(Manifest(kind, tuple(meta.items()), reference, 0, files))
+        text = said.text.encode()
+        if text:
+            files = (*files, File(TEXT_NAME, len(text), "text/plain"))
+        manifest = check_manifest(Manifest(said.kind, tuple(said.meta.items()), said.reference, 0, files))
         described = {
-            "kind": kind,
-            "meta": meta,
-            "reference": reference,
-            "priority": priority,
+            "kind": said.kind,
+            "meta": said.meta,
+            "reference": said.reference,
+            "priority": said.priority,
+            "to": said.to,
             "files": [{"name": f.name, "size_bytes": f.size_bytes, "type": f.type} for f in files],
         }
         head = json.dumps(described).encode()
         head = len(head).to_bytes(4, "big") + head
-        body = _stream(head, paths, opened, files)
+        body = _stream(head, paths, opened, files, text)
         answer: dict[str, Any] = Client(home).request(
             "POST", "/v1/messages", body, len(head) + manifest.files_size
         )
@@ -77,10 +93,10 @@ def _describe(path: Path, file: BinaryIO) -> File:
 
 
 def _stream(
-    head: bytes, paths: list[Path], opened: list[BinaryIO], files: tuple[File, ...]
+    head: bytes, paths: list[Path], opened: list[BinaryIO], files: tuple[File, ...], text: bytes
 ) -> Iterator[bytes]:
     yield head
-    for path, file, described in zip(paths, opened, files, strict=True):
+    for path, file, described in zip(paths, opened, files, strict=False):
         left = described.size_bytes
         while left:
             try:
@@ -91,3 +107,5 @@ def _stream(
                 raise FileTrouble(path=path, problem="became shorter while it was read; nothing was taken")
             left -= len(piece)
             yield piece
+    if text:
+        yield text

@@ -7,14 +7,19 @@ from __future__ import annotations
 
 import json
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from meshnode.app.received import VERDICTS, Answer, Inbox
+from meshnode.app.writing import known_devices
 from meshnode.core.custody import CARRIED, DELIVERED, ON_THIS_DEVICE_ONLY
+from meshnode.core.identity import DeviceId, JournalId
 from meshnode.core.limits import PAYLOAD_SIZE_MAX
 from meshnode.core.sealing import Drawer
 from meshnode.core.state import State
 from meshnode.core.submitting import message_key
+from meshnode.core.uplink import SIGN_IN, Problem
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,10 +39,19 @@ class StoreView:
     reusable_bytes: int
 
 
-def status(state: State, store: StoreView, office: OfficeView | None, now_s: float) -> dict[str, Any]:
-    """The whole of `meshnode status --json`."""
+def status(
+    state: State,
+    store: StoreView,
+    office: OfficeView | None,
+    inbox: Inbox,
+    now_s: float,
+    uplink_problem: Problem | None = None,
+) -> dict[str, Any]:
+    """The whole of `meshnode status --json`. `uplink_problem`: why the office is not reached, as far as is known."""
+    problem = None if state.uplink else uplink_problem
     certificate = state.identity.certificate
     counts = Counter(message.state for message in state.custody.states())
+    verdicts = Counter(answer.verdict for answer in inbox.answers.values())
     return {
         "device": {
             "name": certificate.name,
@@ -47,12 +61,15 @@ def status(state: State, store: StoreView, office: OfficeView | None, now_s: flo
             "fleet_version": state.document.version,
         },
         "uplink": state.uplink,
+        "uplink_problem": None if problem is None else {"code": problem.code, "text": problem.text},
         "messages": {
             "submitted": counts.total(),
             ON_THIS_DEVICE_ONLY: counts[ON_THIS_DEVICE_ONLY],
             CARRIED: counts[CARRIED],
             DELIVERED: counts[DELIVERED],
+            **{verdict: verdicts[verdict] for verdict in VERDICTS},
         },
+        "received": inbox.count,
         "oldest_waiting_s": _oldest_waiting_s(state, now_s),
         "carrying": {
             "bundles": state.ledger.foreign_count,
@@ -66,7 +83,7 @@ def status(state: State, store: StoreView, office: OfficeView | None, now_s: flo
             "floor_bytes": state.floor_bytes,
             "quota_bytes": state.settings.foreign_quota_bytes,
         },
-        "alarms": [{"code": code, "text": text} for code, text in alarms(state, office)],
+        "alarms": [{"code": code, "text": text} for code, text in alarms(state, office, problem)],
     }
 
 
@@ -80,23 +97,40 @@ def _oldest_waiting_s(state: State, now_s: float) -> int | None:
     return None if oldest is None else int(now_s - oldest)
 
 
-def messages(state: State, drawer: Drawer) -> list[dict[str, Any]]:
-    """`meshnode messages --json`: in the order of submission."""
+def messages(state: State, drawer: Drawer, answers: Mapping[str, Answer]) -> list[dict[str, Any]]:
+    """`meshnode messages --json`: in the order of submission. A message that was delivered and answered is in the state
+    that the answer says."""
     rows = []
     for seen in state.custody.states():
         label = open_label(drawer, seen.message.label)
+        key = message_key(seen.message.journal, seen.message.first)
+        answer = answers.get(key) if seen.state == DELIVERED else None
         rows.append(
             {
-                "key": message_key(seen.message.journal, seen.message.first),
+                "key": key,
+                "to": _destination(state, seen.message.journal),
                 "reference": label["reference"],
                 "kind": label["kind"],
                 "size_bytes": seen.message.size_bytes,
                 "submitted_ms": seen.message.submitted_ms,
-                "state": seen.state,
+                "state": answer.verdict if answer else seen.state,
+                "reason": answer.reason if answer else "",
                 "copies": seen.copies,
             }
         )
     return rows
+
+
+def _destination(state: State, journal_id: JournalId) -> str:
+    """A device's name, or `office`."""
+    journal = state.ledger.journals.get(journal_id)
+    certificate = state.certificates.get(DeviceId(journal.destination)) if journal else None
+    return certificate.name if certificate else "office"
+
+
+def devices(state: State) -> list[dict[str, Any]]:
+    """`meshnode devices --json`: those that an office can write to, by name."""
+    return [{"name": it.name, "id": it.device.hex(), "roles": [it.role]} for it in known_devices(state)]
 
 
 def peers(state: State, now_s: float) -> list[dict[str, Any]]:
@@ -118,7 +152,7 @@ def peers(state: State, now_s: float) -> list[dict[str, Any]]:
     return sorted(rows, key=lambda row: (row["name"], row["id"]))
 
 
-def alarms(state: State, office: OfficeView | None) -> list[tuple[str, str]]:
+def alarms(state: State, office: OfficeView | None, uplink_problem: Problem | None) -> list[tuple[str, str]]:
     """(code, what is wrong and what to do), the worst first."""
     found: list[tuple[str, str]] = []
     if state.identity.device in state.document.revoked:
@@ -130,6 +164,8 @@ def alarms(state: State, office: OfficeView | None) -> list[tuple[str, str]]:
         )
     if state.store_problem is not None:
         found.append(("store", str(state.store_problem)))
+    if uplink_problem is not None and uplink_problem.code == SIGN_IN:
+        found.append((uplink_problem.code, uplink_problem.text))
     if state.rotten:
         found.append(
             (

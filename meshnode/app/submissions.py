@@ -12,6 +12,7 @@ from typing import Final
 import trio
 
 from meshnode.core.errors import BadSubmission
+from meshnode.core.fleet import Endpoint
 from meshnode.core.message import Chunker, Manifest, stream_head, stream_size
 from meshnode.core.ports import (
     Accepted,
@@ -69,9 +70,15 @@ class Submissions:
             answer.say(said)
 
     async def take(
-        self, manifest: Manifest, priority: int, label: bytes, body: AsyncIterator[bytes]
+        self,
+        manifest: Manifest,
+        priority: int,
+        label: bytes,
+        body: AsyncIterator[bytes],
+        endpoint: Endpoint | None = None,
     ) -> Accepted:
-        """Take one message whose files' bytes are `body`. Raises MeshnodeError, and then nothing of it is kept."""
+        """Take one message whose files' bytes are `body`, for `endpoint`, or the office without one. Raises
+        MeshnodeError, and then nothing of it is kept."""
         async with self._lock:
             number = next(self._numbers)
             self._answers[number] = answer = _Answer()
@@ -85,6 +92,7 @@ class Submissions:
                         priority,
                         label,
                         submitted_ms=manifest.submitted_ms,
+                        endpoint=endpoint,
                     )
                 )
                 if not answer.is_there:

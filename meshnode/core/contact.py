@@ -18,6 +18,7 @@ import heapq
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
 
+from meshnode.core.bundle import AGE_S_MAX
 from meshnode.core.errors import RemoteError
 from meshnode.core.frames import (
     Cert,
@@ -269,7 +270,7 @@ class Contact:
             self._sent_bytes += entry.size
             self._in_link_bytes += entry.size
             self._said_s = now_s
-            age_s = max(0, int(now_s - entry.born_s))
+            age_s = min(AGE_S_MAX, max(0, int(now_s - entry.born_s)))  # a liar may have said that it is that old
             yield SendBundle(self.number, journal_id, number, entry.size, age_s)
 
 

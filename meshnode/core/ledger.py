@@ -4,7 +4,7 @@ Invariants
     held        = the numbers whose bundle is durable here, and only those
     receipted   = the union of all receipts seen; it only grows
     on offer    = held - receipted: what a peer may still want from us
-    of others   = held of journals that are neither ours nor for us: all that counts against the quota
+    of others   = held of journals that are neither ours nor for us nor for all: what counts against the quota
     an own bundle that is not receipted is never dropped (`drop` refuses)
     an own bundle is lacking only if it was here and rotted: what this store never took is no message of its, carried
     by others though it may be, and would count as the remains of a torn submission at the next start
@@ -26,6 +26,7 @@ from meshnode.core.bundle import Header
 from meshnode.core.frames import BUCKETS, DIGEST_SIZE, Held
 from meshnode.core.identity import DeviceId, JournalId
 from meshnode.core.intervals import NONE, Ranges
+from meshnode.core.introducing import EVERYONE
 from meshnode.core.ports import Entry, Snapshot
 from meshnode.core.receipt import Receipt
 
@@ -102,8 +103,10 @@ class Ledger:
         return journal.destination in self.endpoints
 
     def is_foreign(self, journal: Journal) -> bool:
-        """Whether it is carried for others and counts against the quota."""
-        return not self.is_mine(journal) and not self.is_for_me(journal)
+        """Whether it is carried for others and counts against the quota. Introductions do not: they are for all, small,
+        and one a device."""
+        here = self.is_mine(journal) or self.is_for_me(journal)
+        return not here and journal.destination != EVERYONE
 
     @property
     def is_office(self) -> bool:

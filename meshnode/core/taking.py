@@ -53,16 +53,18 @@ class Taking:
         return sum(row.bundle.header.payload_size for row in rows if isinstance(row, PutBundle))
 
     def introduce(self) -> None:
-        """Tell the fleet how to seal to this device, unless that has been written down before."""
+        """Tell the fleet how to seal to this device, unless that is written down already."""
         state = self._state
         sealing_key = state.settings.sealing_key
         journal_id = introduction_journal(state.identity.device)
         known = state.ledger.journals.get(journal_id)
-        if sealing_key is None or (known is not None and known.held):
+        is_there = (known is not None and known.held) or journal_id in state.fetching.landing
+        if sealing_key is None or is_there or state.now.s < state.rests_until_s:
             return
         bundle = introduce(state.identity.key, sealing_key)
         row = PutBundle(bundle, journal_id, state.now.s, state.now.wall_ms)
         journal = state.ledger.open(bundle.header, journal_id)
+        state.fetching.land(journal_id, bundle.header.number)
         landing = Landing(NO_CONTACT, journal, bundle.header.number, entry_of(row))
         state.write((row,), Pending([landing]))
 

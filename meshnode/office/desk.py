@@ -23,7 +23,7 @@ import trio
 
 from meshnode.core.bundle import Previous, read_header
 from meshnode.core.errors import RemoteError, StoreTrouble
-from meshnode.core.identity import DeviceId, JournalId
+from meshnode.core.identity import Certificate, DeviceId, JournalId
 from meshnode.core.intervals import NONE, Pair, Ranges
 from meshnode.core.ledger import Journal
 from meshnode.core.sealing import SealingKey
@@ -50,8 +50,9 @@ class RunSync(Protocol):
 
 
 class Desk:
-    """Hands on the messages of the endpoint whose sealing keys are `keys` (by `key_id`).
+    """Hands on the messages of one endpoint, whose sealing keys are `keys` (by `key_id`).
 
+    `refuses`: why messages of a source are put aside without being opened; None for those that are welcome.
     `state` is read only, and only in trio's thread; `read` and `sink` are called in worker threads. In trio's thread,
     between events of the brain, and also while `run` is being cancelled, are called: `on_taken` with numbers of whole
     messages that the sink has durably; `on_rotten` with a bundle that the store should have and does not give back as
@@ -61,16 +62,20 @@ class Desk:
     def __init__(
         self,
         state: State,
+        endpoint: bytes,
         keys: Mapping[bytes, SealingKey],
         sink: Sink,
         read: Read,
         on_taken: Callable[[JournalId, Ranges], None],
         log: Callable[[str], None],
         *,
+        refuses: Callable[[Certificate], str | None] = lambda source: None,
         on_rotten: Callable[[JournalId, int], None] | None = None,
         run_sync: RunSync = trio.to_thread.run_sync,
     ) -> None:
         self._state = state
+        self._endpoint = endpoint
+        self._refuses = refuses
         self._keys = keys
         self._sink = sink
         self._read = read
@@ -124,7 +129,7 @@ class Desk:
         found = {
             journal.id: gaps(journal, last.get(journal.id, 0))
             for journal in ledger.journals.values()
-            if ledger.is_for_me(journal)
+            if journal.destination == self._endpoint
         }
         return {journal_id: missing for journal_id, missing in found.items() if missing}
 
@@ -152,7 +157,7 @@ class Desk:
     async def _look(self, journal_id: JournalId) -> bool:
         """Hand on what is whole of one journal. False if the sink said 'not now'."""
         journal = self._state.ledger.journals.get(journal_id)
-        if journal is None or not self._state.ledger.is_for_me(journal):
+        if journal is None or journal.destination != self._endpoint:
             return True
         await self._note_previous(journal)
         self._note_inconsistent(journal)
@@ -196,6 +201,8 @@ class Desk:
         held = REVOKED if journal.source in self._state.document.revoked else None
         message = Message(journal.id, first, last, source, held)
         try:
+            if reason := self._refuses(source):
+                raise Never(reason)
             await self._run_sync(partial(open_message, message, self._read, self._keys, self._sink))
         except NotNow:
             self._put_off.add((journal.id, first))

@@ -9,8 +9,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from meshnode.core.identity import JournalId
+from meshnode.core.identity import DeviceId, JournalId
 from meshnode.core.intervals import NONE, Ranges
+from meshnode.core.introducing import introduction_journal
 from meshnode.core.submitting import message_key
 from meshnode.sim.judges.judge import name_of, split_key
 from meshnode.sim.machine import Machine
@@ -34,6 +35,7 @@ class Healed:
             self._receipts_not_home,
             self._disagreement,
             self._space_not_free,
+            self._strangers,
             self._books_wrong,
         )
         return next((text for ask in asked for text in ask()), None)
@@ -58,7 +60,8 @@ class Healed:
         for key, submitted in self._truth.by_key.items():
             if submitted.source in self._truth.hostile or key in self._truth.delivered:
                 continue
-            if key not in self._sink.refused and self._is_owed(submitted):
+            gone = self._truth.lost | self._truth.revoked
+            if submitted.to not in gone and key not in self._sink.refused and self._is_owed(submitted):
                 yield f"{submitted.reference} ({key[:6]}:{key[33:]}) is not delivered"
 
     def _is_owed(self, submitted: Submitted) -> bool:
@@ -97,6 +100,7 @@ class Healed:
                     yield f"{machine.name} and {machines[0].name} disagree about {name_of(journal)}"
 
     def _space_not_free(self) -> Iterator[str]:
+        gone = self._truth.lost | self._truth.revoked
         for machine in self._truth.surviving:
             shelf = self._truth.shelves[machine.name]
             for (journal, number), put in shelf.puts.items():
@@ -107,8 +111,15 @@ class Healed:
                 header = put.bundle.header
                 whole = self._left[journal].covers(header.first, header.first + header.parts - 1)
                 refused = message_key(journal, header.first) in self._sink.refused
-                if number in self._truth.taken.get(journal, NONE) or (whole and not refused):
+                never = self._truth.names.get(DeviceId(header.destination)) in gone
+                if number in self._truth.taken.get(journal, NONE) or (whole and not refused and not never):
                     yield f"{machine.name} still carries {name_of(journal)}:{number}"
+
+    def _strangers(self) -> Iterator[str]:
+        for machine in self._truth.surviving:
+            for other in self._truth.surviving:
+                if not self._truth.shelves[machine.name].of(introduction_journal(other.device)):
+                    yield f"{machine.name} does not know how to seal to {other.name}"
 
     def _books_wrong(self) -> Iterator[str]:
         for machine in self._truth.surviving:
@@ -124,7 +135,8 @@ class Healed:
             believed = known.held if known else NONE
             if believed - self._rotten(machine, journal) != on_disk:
                 yield f"{machine.name} believes to hold {believed} of {name_of(journal)}, it has {on_disk}"
-            if self._truth.is_own(machine, journal) and not on_disk <= shelf.messages.get(journal, NONE):
+            torn = self._truth.is_own(machine, journal) and on_disk - shelf.messages.get(journal, NONE)
+            if torn and journal != introduction_journal(machine.device):
                 yield f"{machine.name} keeps the remains of a torn submission in {name_of(journal)}"
         if state.ledger.foreign_size > shelf.foreign_bytes:
             counted = state.ledger.foreign_size

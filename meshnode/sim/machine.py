@@ -13,7 +13,7 @@ from typing import Final, Protocol, assert_never
 
 from meshnode.core.bundle import EPOCH_SIZE, ROUTINE
 from meshnode.core.errors import MeshnodeError, StoreTrouble
-from meshnode.core.fleet import FleetDocument
+from meshnode.core.fleet import Endpoint, FleetDocument
 from meshnode.core.identity import DeviceId, JournalId
 from meshnode.core.limits import FOREIGN_QUOTA_BYTES, GIB, KIB
 from meshnode.core.node import Node
@@ -47,6 +47,7 @@ from meshnode.core.ports import (
     WriteFailed,
     Written,
 )
+from meshnode.core.sealing import SealingKey
 from meshnode.core.state import Identity, Settings
 from meshnode.core.submitting import SealerFor
 from meshnode.drivers.memory import MemoryStore
@@ -130,6 +131,8 @@ class Machine:
         self._on_dial = on_dial
         self._on_arrived = on_arrived
         self._stand_ins = stand_ins
+        # Only planned fleets, whose payloads do not exist, are not introduced.
+        self._sealing_key = None if stand_ins else SealingKey(identity.key.derive(b"sealing")).public
         self._contact = 0
         self._submission = 0
         self._queue: deque[Write] = deque()
@@ -185,6 +188,7 @@ class Machine:
             epoch=self.engine.random.randbytes(EPOCH_SIZE),
             port=1,
             foreign_quota_bytes=self.hardware.foreign_quota_bytes,
+            sealing_key=self._sealing_key,
             sealer_for=self._sealer_for,
             stand_ins=self._stand_ins,
         )
@@ -199,10 +203,9 @@ class Machine:
             self.lose_power()
             return
         self.look_at_space()
-        if self.identity.office is not None:
-            for record in snapshot.journals:
-                if record.destination == self.identity.office.endpoint:
-                    self._on_arrived(self, record.id)
+        for record in snapshot.journals:
+            if record.destination in self.identity.endpoints:
+                self._on_arrived(self, record.id)
         self._set_clock()
 
     def power_cut(self, *, silent: bool = False) -> None:
@@ -380,10 +383,13 @@ class Machine:
         lifetime_s: int | None = None,
         pace_s: float = 0.0,
         gives_up_after: int | None = None,
+        endpoint: Endpoint | None = None,
     ) -> int:
         """A program hands over a message; its number, under which `accepted` or `refused` will have the answer."""
         self._submission += 1
-        opened = SubmissionOpened(self._submission, len(stream), size_bytes, priority, b"", lifetime_s)
+        opened = SubmissionOpened(
+            self._submission, len(stream), size_bytes, priority, b"", lifetime_s, endpoint=endpoint
+        )
         self.programs.put(Submission(opened, stream, pace_s, gives_up_after))
         return self._submission
 

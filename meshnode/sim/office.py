@@ -1,4 +1,5 @@
-"""The office in a simulation: the real reassembly and opening, and a sink that can be told to fail.
+"""The office, and whom it writes to, in a simulation: the real reassembly and opening, and a sink that can be told to
+fail.
 
 `SimDesk` does in one action what `office.desk` does in worker threads: it hands on what is whole of a journal, and then
 says what was taken. The power may go off between the two. All office nodes of a run share one sink, as they would
@@ -90,10 +91,11 @@ class Delivery:
 
 
 class SimDesk:
-    """The desk of one office node."""
+    """The desk of one endpoint on one machine."""
 
-    def __init__(self, machine: Machine, seal: StandInSeal, sink: SimSink) -> None:
+    def __init__(self, machine: Machine, endpoint: bytes, seal: StandInSeal, sink: SimSink) -> None:
         self.machine = machine
+        self._endpoint = endpoint
         #: Bundles opened here.
         self.opened = 0
         #: The power goes off when the sink has taken so many more, before anybody is told.
@@ -143,7 +145,7 @@ class SimDesk:
         journal_id = next(iter(self._queue))
         del self._queue[journal_id]
         journal = node.state.ledger.journals[journal_id]
-        if self._look(node, journal):
+        if journal.destination != self._endpoint or self._look(node, journal):
             self._work_in(WORK_S)
         else:
             self._queue[journal_id] = None

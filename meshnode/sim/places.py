@@ -63,8 +63,8 @@ class Listener(trio.abc.Listener[Pipe]):
 class Place:
     """The outside of one daemon, as `Outside` describes it. Make it with `Places.settle`.
 
-    What may be changed while the daemon runs: `free_bytes`, for a disk that fills; `wall_offset_ms`, for a clock that is
-    wrong; `slept_s`, for a device that was suspended; `gateway_hosts`, for the places that are its gateways.
+    What may be changed while the daemon runs: `free_bytes`, for a disk that fills; `wall_offset_ms`, for a wrong clock;
+    `slept_s`, for a device that was suspended; `gateway_hosts`, for the places that are its gateways.
     """
 
     def __init__(self, places: Places, name: str, certificate: Certificate, seed: int) -> None:

@@ -13,7 +13,9 @@ from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Final
 
+from meshnode.core.fleet import Endpoint
 from meshnode.core.identity import JournalId
+from meshnode.core.introducing import device_endpoint, introduction_journal
 from meshnode.core.limits import FOREIGN_QUOTA_BYTES, GIB
 from meshnode.sim.channel import Channel
 from meshnode.sim.engine import Engine, Trace
@@ -71,10 +73,12 @@ class Run:
         self.engine = Engine(seed, trace)
         self.chance = random.Random(f"faults {seed}")
         self.world = World(self.engine, on_arrived=self._arrived, on_contact=self._contact)
-        self.truth = Truth(self.world.fleet.endpoint)
+        self.truth = Truth()
         self.bench = Bench(self.truth)
         self.sink = SimSink(self.bench.taken)
+        #: By name: those of the office's nodes, and everybody's own.
         self.desks: dict[str, SimDesk] = {}
+        self.own_desks: dict[str, SimDesk] = {}
         self.faults: list[str] = []
         self._add_people()
         self.stage = Stage(
@@ -91,11 +95,15 @@ class Run:
                 machine.chance = random.Random(f"hostile {self.seed}")
             self.truth.add(machine, hostile=person.hostile)
             machine.witnesses.append(self.bench)
+            seal = self.world.fleet.seal
+            self.own_desks[person.name] = SimDesk(machine, machine.device, seal, self.sink)
             if person.role == "office":
-                self.desks[person.name] = SimDesk(machine, self.world.fleet.seal, self.sink)
+                self.desks[person.name] = SimDesk(machine, self.world.fleet.endpoint, seal, self.sink)
 
     def _arrived(self, machine: Machine, journal: JournalId) -> None:
-        self.desks[machine.name].wake(journal)
+        self.own_desks[machine.name].wake(journal)
+        if desk := self.desks.get(machine.name):
+            desk.wake(journal)
 
     def _contact(self, channel: Channel) -> None:
         if not self.stage.calm:
@@ -165,12 +173,14 @@ class Run:
         machine = self.world.machines[message.name]
 
         def submit() -> None:
-            if machine.node is None:
+            endpoint = None if message.to is None else self._endpoint(machine, message.to)
+            if machine.node is None or (message.to is not None and endpoint is None):
                 return
             digest = hashlib.sha256(message.stream).digest()
             number = machine.next_submission
-            self.truth.submit(Submitted(message.reference, message.name, number, digest))
-            self.engine.note(f"{message.name} submits {message.reference}, {len(message.stream)} bytes")
+            self.truth.submit(Submitted(message.reference, message.name, number, digest, to=message.to))
+            what = f"{message.reference}, {len(message.stream)} bytes"
+            self.engine.note(f"{message.name} submits {what}, to {message.to or 'the office'}")
             machine.submit(
                 message.stream,
                 message.size_bytes,
@@ -178,9 +188,19 @@ class Run:
                 lifetime_s=message.lifetime_s,
                 pace_s=message.pace_s,
                 gives_up_after=message.gives_up_after,
+                endpoint=endpoint,
             )
 
         self.engine.at(message.at_s, submit)
+
+    def _endpoint(self, machine: Machine, to: str) -> Endpoint | None:
+        """Where messages to this device go, if `machine` has heard of it."""
+        device = self.world.machines[to].device
+        certificate = machine.node and machine.running.state.certificates.get(device)
+        introduction = machine.store.read(introduction_journal(device), 1)
+        if not certificate or introduction is None:
+            return None
+        return device_endpoint(certificate, introduction.payload)
 
     # --- the end ------------------------------------------------------------------------------------------------
 
@@ -241,11 +261,11 @@ class Run:
             raise BrokenPromise("Rest", f"{self.bench.bundles_sent - before} bundles were sent for nothing")
 
     def _check_opened(self) -> None:
-        """Nobody has opened a bundle but the office."""
-        by_office = sum(desk.opened for desk in self.desks.values())
-        if self.world.fleet.seal.opened != by_office:
+        """Nobody has opened a bundle but those to whom it goes."""
+        opened = sum(desk.opened for desk in [*self.desks.values(), *self.own_desks.values()])
+        if self.world.fleet.seal.opened != opened:
             raise BrokenPromise(
-                "Secrecy", f"{self.world.fleet.seal.opened - by_office} bundles opened elsewhere"
+                "Secrecy", f"{self.world.fleet.seal.opened - opened} bundles opened elsewhere"
             )
 
 

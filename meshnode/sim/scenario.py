@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import random
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from typing import Final
 
@@ -80,6 +80,7 @@ class Message:
     lifetime_s: int | None
     pace_s: float
     gives_up_after: int | None
+    to: str | None = None
 
 
 @dataclass(slots=True)
@@ -119,6 +120,7 @@ def draw_plan(seed: int) -> Plan:
         _draw_messages(chance, plan, large, 8 if mood == "heavy" else chance.choice([1, 3, 8]))
     )
     plan.shifts = sorted(_draw_shifts(chance, plan))
+    plan.messages.extend(_draw_letters(random.Random(f"letters {seed}"), plan))
     return plan
 
 
@@ -284,6 +286,16 @@ def _draw_messages(chance: random.Random, plan: Plan, large: float, mean: int) -
                 pace_s=chance.choice([0.0, 0.0, 0.0, 0.3, 5.0]),
                 gives_up=chance.random() if chance.random() < 0.1 else None,
             )
+
+
+def _draw_letters(chance: random.Random, plan: Plan) -> Iterator[Message]:
+    """What offices write to devices. They can only once they have heard of them, so it is not too early."""
+    offices = [person.name for person in plan.people if person.role == "office"]
+    others = [person.name for person in plan.people if person.role != "office" and not person.hostile]
+    for number in range(chance.choice([0, 1, 3, 6])):
+        at_s = chance.uniform(DAY_S / 3, plan.end_s - 60)
+        letter = make_message(at_s, chance.choice(offices), f"letter-{number}", [chance.randbytes(300)])
+        yield replace(letter, to=chance.choice(others))
 
 
 def _draw_sizes(chance: random.Random, large: float) -> list[int]:

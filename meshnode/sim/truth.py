@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from meshnode.core.bundle import Bundle, read_bundle
 from meshnode.core.identity import DeviceId, JournalId
 from meshnode.core.intervals import NONE, Pair, Ranges
+from meshnode.core.introducing import EVERYONE
 from meshnode.core.ports import DropBundles, PutBundle, PutMessage, PutReceipt, Row
 from meshnode.office.sinks import Envelope
 from meshnode.sim.machine import Machine
@@ -43,6 +44,8 @@ class Submitted:
     span: Pair = (0, 0)
     #: The node has said no, or the program went away.
     denied: bool = False
+    #: The device that it is for; None: the office.
+    to: str | None = None
     delivered_as: str | None = None
 
 
@@ -64,8 +67,7 @@ class Shelf:
 class Truth:
     """Everything that judges need to know."""
 
-    def __init__(self, endpoint: bytes) -> None:
-        self.endpoint = endpoint
+    def __init__(self) -> None:
         self.machines: dict[str, Machine] = {}
         self.shelves: dict[str, Shelf] = {}
         self.names: dict[DeviceId, str] = {}
@@ -88,7 +90,7 @@ class Truth:
         self.forgetful: set[str] = set()
         #: What each honest source has written under a number.
         self.written: dict[tuple[JournalId, int], Bundle] = {}
-        #: Who wrote a journal, and what office nodes have signed for of it.
+        #: Who wrote a journal, and what those to whom it goes have signed for of it.
         self.sources: dict[JournalId, str] = {}
         self.signed: dict[JournalId, Ranges] = {}
 
@@ -138,8 +140,8 @@ class Truth:
     def is_foreign(self, machine: Machine, put: PutBundle) -> bool:
         """Whether a bundle counts against the quota of `machine`."""
         header = put.bundle.header
-        ends_here = machine.identity.office is not None and header.destination == self.endpoint
-        return machine.device != header.source and not ends_here
+        here = header.destination in machine.identity.endpoints or header.destination == EVERYONE
+        return machine.device != header.source and not here
 
     def commit(self, machine: Machine, rows: list[Row]) -> None:
         """These rows are on its disk now."""
@@ -159,7 +161,7 @@ class Truth:
     def _note_receipt(self, machine: Machine, shelf: Shelf, row: PutReceipt) -> None:
         journal, ranges = row.receipt.journal, row.receipt.ranges
         shelf.receipted[journal] = shelf.receipted.get(journal, NONE) | ranges
-        if machine.identity.office is not None and machine.name not in self.hostile:
+        if row.receipt.endpoint in machine.identity.endpoints and machine.name not in self.hostile:
             self.signed[journal] = self.signed.get(journal, NONE) | ranges
 
     def _put(self, machine: Machine, shelf: Shelf, row: PutBundle) -> None:

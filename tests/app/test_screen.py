@@ -38,7 +38,16 @@ STATUS: dict[str, Any] = {
         "fleet_version": 3,
     },
     "uplink": False,
-    "messages": {"submitted": 0, "on_this_device_only": 0, "carried": 0, "delivered": 0},
+    "uplink_problem": None,
+    "messages": {
+        "submitted": 0,
+        "on_this_device_only": 0,
+        "carried": 0,
+        "delivered": 0,
+        "accepted": 0,
+        "refused": 0,
+    },
+    "received": 0,
     "oldest_waiting_s": None,
     "carrying": {"bundles": 0, "bytes": 0, "sources": 0},
     "contacts": [],
@@ -192,20 +201,28 @@ def test_messages() -> None:
         "kind": "",
         "size_bytes": 1_440_000,
         "submitted_ms": 1_700_000_000_000,
+        "to": "office",
         "state": "on_this_device_only",
+        "reason": "",
         "copies": 0,
     }
     told = [
         message,
         {**message, "state": "carried", "copies": 2},
         {**message, "state": "delivered", "kind": "ktp-el"},
+        {**message, "state": "accepted"},
+        {**message, "state": "delivered", "to": "budi"},
     ]
     lines = messages_screen(told).splitlines()
+    refused = messages_screen([{**message, "state": "refused", "reason": "left iris\x1b[2J"}])
+    assert "REFUSED: left iris\ufffd[2J" in refused
     assert lines[0].split() == ["submitted", "where", "size", "kind", "reference", "key"]
     assert [line[18:37].strip() for line in lines[1:]] == [
         "on this device only",
         "carried by 2",
         "safe at the office",
+        "accepted",
+        "delivered, to budi",
     ]
     assert "\x1b" not in "".join(lines)
     assert lines[1].endswith("1.4 MB  -       Siti\ufffd[2J   ab:1")

@@ -184,7 +184,8 @@ def test_messages_are_listed_in_order_with_what_the_officer_called_them(story: S
         assert [row["size_bytes"] for row in listed] == [message.size_bytes for message in story.messages]
         assert [(row["kind"], row["reference"]) for row in listed] == [("", "")] * 10 + [(KIND, REFERENCE)]
         assert all(
-            sorted(row) == ["copies", "key", "kind", "reference", "size_bytes", "state", "submitted_ms"]
+            sorted(row)
+            == ["copies", "key", "kind", "reason", "reference", "size_bytes", "state", "submitted_ms", "to"]
             for row in listed
         )
         now_ms = time.time_ns() // 1_000_000

@@ -21,7 +21,7 @@ from trio.testing import MockClock, wait_all_tasks_blocked
 
 from meshnode.core.bundle import Bundle, Previous
 from meshnode.core.errors import StoreTrouble
-from meshnode.core.identity import JournalId
+from meshnode.core.identity import Certificate, JournalId
 from meshnode.core.intervals import NONE, Ranges
 from meshnode.core.message import Manifest
 from meshnode.core.ports import StoredBundle
@@ -34,6 +34,7 @@ from tests.office.disk import Disk, Killed
 from tests.office.world import (
     BUDI,
     DAY_MS,
+    ENDPOINT,
     EVENING_MS,
     KEYS,
     SITI,
@@ -89,12 +90,19 @@ class _Taking:
         pass
 
 
-def desk_for(office: Office, sink: Sink, read: Read | None = None, threads: bool = False) -> Desk:
+def desk_for(
+    office: Office,
+    sink: Sink,
+    read: Read | None = None,
+    threads: bool = False,
+    endpoint: bytes = ENDPOINT,
+    refuses: Callable[[Certificate], str | None] = lambda _: None,
+) -> Desk:
     """A desk on this office; without `threads` in one thread, as a test needs that owns the clock."""
-    wiring = (office.state, KEYS, sink, read or office.shelf.read, office.on_taken, office.log)
+    wiring = (office.state, endpoint, KEYS, sink, read or office.shelf.read, office.on_taken, office.log)
     if threads:
-        return Desk(*wiring, on_rotten=office.on_rotten)
-    return Desk(*wiring, on_rotten=office.on_rotten, run_sync=inline)
+        return Desk(*wiring, refuses=refuses, on_rotten=office.on_rotten)
+    return Desk(*wiring, refuses=refuses, on_rotten=office.on_rotten, run_sync=inline)
 
 
 @asynccontextmanager
@@ -224,8 +232,7 @@ async def test_another_office_node_was_faster(autojump_clock: MockClock) -> None
 async def test_journals_that_are_not_for_this_office_are_left_alone(autojump_clock: MockClock) -> None:
     office, sink, writer = Office(Shelf()), ScriptedSink(), Writer(SITI)
     office.arrive(flat(messages(writer, 1)))
-    office.state.ledger.endpoints = frozenset()
-    desk = desk_for(office, sink)
+    desk = desk_for(office, sink, endpoint=b"another endpoint")
     async with working(desk):
         desk.wake(writer.journal)
         desk.wake(JournalId(b"never heard of.."))
@@ -661,3 +668,14 @@ def test_every_message_is_there_once_whatever_the_order_and_whenever_the_office_
         assert shelf.bundles == {}
     finally:
         shutil.rmtree(base)
+
+
+async def test_whom_the_desk_refuses_is_put_aside_unopened(autojump_clock: MockClock) -> None:
+    office, sink, writer = Office(Shelf()), ScriptedSink(), Writer(SITI)
+    office.arrive(flat(messages(writer, 1)))
+    desk = desk_for(office, sink, refuses=lambda source: f"{source.name} may not write here")
+    async with working(desk):
+        await wait_all_tasks_blocked()
+    assert sink.offered == []
+    (reason,) = desk.quarantined.values()
+    assert reason.endswith("may not write here.")

@@ -37,6 +37,7 @@ from meshnode.office.sinks.directory import DirectorySink
 from meshnode.office.sinks.http import HttpSink
 from tests.office.registry import DEADLINE_S, Answer, Part, Request, registry
 from tests.office.world import (
+    ENDPOINT,
     EVENING_MS,
     KEYS,
     SITI,
@@ -643,7 +644,9 @@ def test_who_has_no_such_sink_does_not_load_a_client() -> None:
 
 
 def desk_for(office: Office, sink: Sink) -> Desk:
-    return Desk(office.state, KEYS, sink, office.shelf.read, office.on_taken, office.log, run_sync=inline)
+    return Desk(
+        office.state, ENDPOINT, KEYS, sink, office.shelf.read, office.on_taken, office.log, run_sync=inline
+    )
 
 
 @asynccontextmanager

@@ -9,7 +9,13 @@ from typing import Any
 
 import click
 
-from meshnode.app.cli.screen import messages_screen, peers_screen, status_screen
+from meshnode.app.cli.screen import (
+    devices_screen,
+    messages_screen,
+    peers_screen,
+    received_screen,
+    status_screen,
+)
 
 WATCH_S = 1.0
 
@@ -40,9 +46,7 @@ def _pairs(_: click.Context, __: click.Parameter, values: tuple[str, ...]) -> di
 
 
 @click.command()
-@click.argument(
-    "files", metavar="FILE...", nargs=-1, required=True, type=click.Path(path_type=Path, readable=False)
-)
+@click.argument("files", metavar="FILE...", nargs=-1, type=click.Path(path_type=Path, readable=False))
 @click.option("--kind", default="", metavar="K", help="What it is, as ktp-el.")
 @click.option(
     "--meta",
@@ -61,6 +65,13 @@ def _pairs(_: click.Context, __: click.Parameter, values: tuple[str, ...]) -> di
     show_default=True,
     help="Urgent messages are sent before all others.",
 )
+@click.option("--text", default="", help="A text to send as message.txt, with files or without.")
+@click.option(
+    "--to",
+    default="",
+    metavar="DEVICE",
+    help="At an office: write to this device, or to `all` that are known.",
+)
 @_JSON
 @click.pass_obj
 def submit(
@@ -70,22 +81,62 @@ def submit(
     meta: dict[str, str],
     reference: str,
     priority: str,
+    text: str,
+    to: str,
     as_json: bool,
 ) -> None:
     """Hand over one message; returns when it is safe on disk.
 
-    All FILEs together are one message, of at most 256 MiB. They are sealed to the office at once: not even this
-    device can read them again, and the files themselves stay where they are.
+    All FILEs together are one message, of at most 256 MiB. They are sealed to the office at once (or to the device that
+    an office writes to): not even this device can read them again, and the files themselves stay where they are.
     """
     from meshnode.app.home import Home
+    from meshnode.app.outgoing import Outgoing
     from meshnode.app.outgoing import submit as hand_over
 
-    taken = hand_over(Home(path), list(files), kind, meta, reference, priority)
+    if not files and not text:
+        raise click.UsageError("Name at least one FILE, or give a --text.")
+    names = [device["id"] for device in _ask(path, "/v1/devices")] if to == "all" else [to]
+    taken = []
+    for name in names:
+        taken.append(
+            hand_over(Home(path), list(files), Outgoing(kind, meta, reference, priority, text, name))
+        )
+        if not as_json:
+            named = f" ({reference})" if reference else ""
+            click.echo(f"Safe on this device{named}: {taken[-1]['key']}")
     if as_json:
-        _say(taken)
-    else:
-        named = f" ({reference})" if reference else ""
-        click.echo(f"Safe on this device{named}: {taken['key']}")
+        _say(taken if to == "all" else taken[0])
+    elif not taken:
+        click.echo("No device is known here yet.")
+
+
+@click.command()
+@click.argument("key")
+@click.argument("verdict", type=click.Choice(["accepted", "refused"]))
+@click.option("--reason", default="", metavar="TEXT", help="What its officer should know, or do.")
+@click.pass_obj
+def answer(path: Path, key: str, verdict: str, reason: str) -> None:
+    """Tell the officer what the registry made of a message.
+
+    At an office: KEY is what message.json says. The answer goes to the device that wrote the message, and is shown
+    there as the message's state.
+    """
+    from meshnode.app.client import Client
+    from meshnode.app.home import Home
+
+    body = json.dumps({"key": key, "verdict": verdict, "reason": reason}).encode()
+    Client(Home(path)).request("POST", "/v1/answers", body)
+    click.echo(f"On its way: {key} was {verdict}.")
+
+
+@click.command()
+@_JSON
+@click.pass_obj
+def devices(path: Path, as_json: bool) -> None:
+    """List the devices that an office can write to."""
+    told = _ask(path, "/v1/devices")
+    _say(told) if as_json else click.echo(devices_screen(told))
 
 
 @click.command()
@@ -106,11 +157,13 @@ def status(path: Path, as_json: bool, watch: bool) -> None:
 
 @click.command()
 @_JSON
+@click.option("--received", is_flag=True, help="What the office has written to this device instead.")
 @click.pass_obj
-def messages(path: Path, as_json: bool) -> None:
+def messages(path: Path, as_json: bool, received: bool) -> None:
     """List the messages of this device and where they are."""
-    told = _ask(path, "/v1/messages")
-    _say(told) if as_json else click.echo(messages_screen(told))
+    told = _ask(path, "/v1/received" if received else "/v1/messages")
+    screen = received_screen if received else messages_screen
+    _say(told) if as_json else click.echo(screen(told))
 
 
 @click.command()

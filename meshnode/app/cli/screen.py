@@ -11,6 +11,8 @@ _STATES = {
     "on_this_device_only": "on this device only",
     "carried": "carried",
     "delivered": "safe at the office",
+    "accepted": "accepted",
+    "refused": "REFUSED",
 }
 
 
@@ -64,6 +66,9 @@ def status_screen(told: dict[str, Any]) -> str:
     lines.append(f"  {_messages_line(counts)}")
     if told["oldest_waiting_s"] is not None:
         lines.append(f"  The oldest of them waits for {duration(told['oldest_waiting_s'])}.")
+    if told["received"]:
+        letters = amount(told["received"], "message")
+        lines.append(f"  The office has written {letters} to you: `meshnode messages --received`.")
     lines.append(f"  {_carrying_line(told['carrying'])}")
     lines.append(f"  {_contacts_line(told)}")
     store = told["store"]
@@ -85,6 +90,8 @@ def _messages_line(counts: dict[str, int]) -> str:
         parts.append(f"{counts['carried']} carried by colleagues too")
     if counts["on_this_device_only"]:
         parts.append(click.style(f"{counts['on_this_device_only']} on this device only", fg="yellow"))
+    if counts["refused"]:
+        parts.append(click.style(f"{counts['refused']} refused by the registry", fg="red"))
     return f"{amount(counts['submitted'], 'message')} submitted: {', '.join(parts)}."
 
 
@@ -97,11 +104,18 @@ def _carrying_line(carrying: dict[str, int]) -> str:
 
 def _contacts_line(told: dict[str, Any]) -> str:
     contacts = told["contacts"]
-    uplink = " The office is reached from here." if told["uplink"] else ""
+    uplink = " The office is reached from here." if told["uplink"] else _no_uplink(told)
     if not contacts:
         return f"Nobody in contact.{uplink}"
     people = ", ".join(f"{c['name']} ({', '.join(c['roles'])}, {duration(c['since_s'])})" for c in contacts)
     return f"In contact with {people}.{uplink}"
+
+
+def _no_uplink(told: dict[str, Any]) -> str:
+    problem = told.get("uplink_problem")
+    if problem is None or any(alarm["code"] == problem["code"] for alarm in told["alarms"]):
+        return ""
+    return f" The office is not reached from here. {plain(problem['text'])}"
 
 
 def _advice(told: dict[str, Any]) -> str:
@@ -109,6 +123,8 @@ def _advice(told: dict[str, Any]) -> str:
     waiting = counts["submitted"] - counts["delivered"]
     if told["alarms"]:
         return "see what is marked with '!' above."
+    if counts["refused"]:
+        return "see with `meshnode messages` what was refused and why, and record it again."
     if counts["on_this_device_only"] and not told["contacts"]:
         return "keep this device safe, and meet a colleague or come near the office."
     if waiting and told["contacts"]:
@@ -127,6 +143,10 @@ def messages_screen(told: list[dict[str, Any]]) -> str:
         state = _STATES[message["state"]]
         if message["state"] == "carried":
             state = f"carried by {message['copies']}"
+        if message["reason"]:
+            state = f"{state}: {plain(message['reason'])}"
+        if message["to"] != "office":
+            state = f"{'delivered' if message['state'] == 'delivered' else state}, to {message['to']}"
         at = datetime.fromtimestamp(message["submitted_ms"] / 1000).astimezone()
         rows.append(
             [
@@ -139,6 +159,30 @@ def messages_screen(told: list[dict[str, Any]]) -> str:
             ]
         )
     return table(["submitted", "where", "size", "kind", "reference", "key"], rows)
+
+
+def received_screen(told: list[dict[str, Any]]) -> str:
+    """The screen of `meshnode messages --received`: one paragraph a message, the newest last."""
+    if not told:
+        return "The office has not written to this device."
+    paragraphs = []
+    for message in told:
+        at = datetime.fromtimestamp(message["received_ms"] / 1000).astimezone()
+        what = plain(message["reference"]) or plain(message["kind"]) or "message"
+        head = f"{at:%Y-%m-%d %H:%M}  {what}, from {message['source']['name']}"
+        text = "\n".join(f"  {plain(line)}" for line in message["text"].splitlines())
+        files = ", ".join(plain(file["name"]) for file in message["files"])
+        lines = [click.style(head, bold=True), text, f"  {files} in {message['path']}"]
+        paragraphs.append("\n".join(line for line in lines if line))
+    return "\n\n".join(paragraphs)
+
+
+def devices_screen(told: list[dict[str, Any]]) -> str:
+    """The screen of `meshnode devices`."""
+    if not told:
+        return "No device has been heard of here yet."
+    rows = [[device["name"], ", ".join(device["roles"]), device["id"]] for device in told]
+    return table(["name", "role", "id"], rows)
 
 
 def peers_screen(told: list[dict[str, Any]]) -> str:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from typing import Final
 
+from meshnode.core.bundle import AGE_S_MAX
 from meshnode.core.errors import RemoteError
 from meshnode.core.frames import Frame, Have, Stored
 from meshnode.core.identity import JournalId
 from meshnode.core.intervals import NONE, Ranges
+from meshnode.core.introducing import introduction_journal
 from meshnode.core.limits import HOUSEKEEPING_S
 from meshnode.core.ports import Effect, Event, PutBundle, Row, SendBundle
 from meshnode.sim.judges.judge import Judge, name_of
@@ -35,6 +37,8 @@ class Claims(Judge):
         absent = ranges - shelf.of(journal)
         if absent:
             raise self.broken(f"{machine.name} claims to hold {name_of(journal)}: {absent}")
+        if journal == introduction_journal(machine.device):
+            return
         if journal in shelf.messages or self.truth.is_own(machine, journal):
             torn = ranges - shelf.messages.get(journal, NONE)
             if torn:
@@ -93,7 +97,7 @@ class Ages(Judge):
         if not isinstance(effect, SendBundle):
             return
         age_s = self._true_age_s(machine, effect)
-        if effect.age_s < age_s - ROUNDING_S:
+        if effect.age_s < min(age_s, AGE_S_MAX) - ROUNDING_S:
             what = f"{name_of(effect.journal)}:{effect.number}"
             raise self.broken(f"{machine.name} says that {what} is {effect.age_s} s old, it is {age_s:.0f}")
         if end := machine.ends.get(effect.contact):
@@ -133,8 +137,9 @@ class Ages(Judge):
         if now_s - self._looked_s.get(machine.name, 0.0) < HOUSEKEEPING_S:
             return
         self._looked_s[machine.name] = now_s
-        for journal in machine.running.state.ledger.journals.values():
-            if journal.source is None or journal.source == machine.device or machine.identity.office:
+        ledger = machine.running.state.ledger
+        for journal in ledger.journals.values():
+            if journal.source is None or not ledger.is_foreign(journal):
                 continue
             for number, entry in journal.entries.items():
                 over_s = now_s - entry.born_s - entry.lifetime_s
