@@ -18,28 +18,36 @@ from typing import Any, Final, assert_never
 import trio
 
 from meshnode.app import report
-from meshnode.app.config import Config, parse_address
+from meshnode.app.carrying import Carrying
+from meshnode.app.config import Address, Config, parse_address
+from meshnode.app.desks import Desks
+from meshnode.app.finding import Finding
 from meshnode.app.home import Home, Membership
 from meshnode.app.outside import Outside, Sockets
+from meshnode.app.received import Inbox
 from meshnode.app.submissions import Submissions
+from meshnode.app.uplink import BUDGET_FILE, Uplink
+from meshnode.app.writing import endpoint_of
 from meshnode.core.bundle import EPOCH_SIZE
-from meshnode.core.dialing import GATEWAY, SIGHTED
 from meshnode.core.errors import FileTrouble, MeshnodeError
-from meshnode.core.fleet import FleetDocument
-from meshnode.core.identity import Certificate, DeviceId, JournalId
+from meshnode.core.fleet import Endpoint, FleetDocument
+from meshnode.core.identity import Certificate, JournalId
 from meshnode.core.intervals import Ranges
 from meshnode.core.limits import CONTACTS_MAX, FLOOR_BYTES, FLOOR_SHARE
 from meshnode.core.node import Node
 from meshnode.core.ports import (
+    NO_CONTACT,
     Accepted,
     Adopt,
     Arrived,
+    Brought,
     Close,
     Dial,
     DialFailed,
     DocumentGiven,
     Effect,
     Event,
+    Gateways,
     Instant,
     Log,
     Lost,
@@ -57,27 +65,26 @@ from meshnode.core.ports import (
     Unreadable,
     Write,
     WriteFailed,
+    Written,
 )
 from meshnode.core.sealing import Drawer
 from meshnode.core.state import Identity, OfficeKeys, Settings
-from meshnode.drivers.dnssd import Announcement, Discovery, Sighting
+from meshnode.drivers.dnssd import Announcement
 from meshnode.drivers.link import Link
 from meshnode.drivers.sqlite import SqliteStore
-from meshnode.drivers.tls import Credentials, NoContact
+from meshnode.drivers.tls import Credentials, NoContact, Tls
 from meshnode.drivers.writer import Writer
-from meshnode.office.desk import Desk
-from meshnode.office.sinks import make_sink
 
 log: Final = logging.getLogger("meshnode")
 
-#: Where a colleague's hotspot would answer: a gateway of the local network that is a node too.
-MESHNODE_PORT: Final = 7766
-#: No contact has this number: a bundle turned out rotten without one.
-NO_CONTACT: Final = 0
 #: Between two looks at the free disk.
 SPACE_S: Final = 5.0
 #: Handshakes at once; who comes in a flood is turned away at the door.
 HANDSHAKES_MAX: Final = CONTACTS_MAX
+#: The ticker turns at least so often, to notice that the machine was suspended. Few enough for a battery.
+TURN_MAX_S: Final = 30.0
+#: A machine that was suspended for longer has other neighbours, and peers who have given it up.
+ASLEEP_S: Final = 5.0
 #: The same trouble is logged once in this time.
 GRUMBLE_S: Final = 60.0
 
@@ -96,9 +103,13 @@ class Daemon:
         store: SqliteStore,
         port: int,
         outside: Outside,
+        tls: Tls | None,
     ) -> None:
         self.home = home
         self._outside = outside
+        self._uplink = (
+            None if tls is None else Uplink(tls, config.uplink, home.path / BUDGET_FILE, lambda: self.now().s)
+        )
         self.drawer = Drawer(membership.key.derive(b"labels"))
         self._config = config
         self._store = store
@@ -117,8 +128,10 @@ class Daemon:
         self._writer = Writer(store, lambda: self.now().s, outside.run_sync)
         self.submissions = Submissions(self.dispatch, self._writer)
         self.node = self._make_node(membership, snapshot, port)
-        self._desk = self._make_desk(membership)
-        self._discovery = self._make_discovery(port)
+        self.carrying = self._make_carrying()
+        self._desks = self._make_desks(membership)
+        self._finding = self._make_finding(port)
+        self._asleep_s = outside.asleep_s()
         self._nursery: trio.Nursery | None = None
 
     def _make_node(self, membership: Membership, snapshot: Snapshot, port: int) -> Node:
@@ -133,28 +146,38 @@ class Daemon:
             port=port,
             foreign_quota_bytes=self._config.store.foreign_quota_bytes,
             peers=tuple(str(peer) for peer in self._config.peers),
+            sealing_key=membership.sealing_key.public,
         )
         return Node(identity, settings, snapshot, self.now())
 
-    def _make_desk(self, membership: Membership) -> Desk | None:
-        if membership.office is None:
-            return None
-        key = membership.office.sealing_key
-        return Desk(
-            state=self.node.state,
-            keys={key.public.key_id: key},
-            sink=make_sink(self._config.office.sink, self.home.path),
+    def _make_desks(self, membership: Membership) -> Desks:
+        return Desks(
+            self.home,
+            membership,
+            self._config.office,
+            self.node.state,
+            self._outside,
             read=self._store.read,
             on_taken=self._on_taken,
             on_rotten=self._on_rotten,
             log=log.info,
-            run_sync=self._outside.run_sync,
         )
 
-    def _make_discovery(self, port: int) -> Discovery | None:
+    def _make_carrying(self) -> Carrying:
+        return Carrying(
+            self.node,
+            dispatch=self.dispatch,
+            read=self._store.read,
+            on_rotten=self._on_rotten,
+            run_sync=self._outside.run_sync,
+            now=self.now,
+        )
+
+    def _make_finding(self, port: int) -> Finding | None:
         if not self._config.discovery:
             return None
-        return Discovery(self._announcement(port), self._on_sighting, self._outside.own_hosts)
+        is_alone = lambda: not self.node.state.contacts  # noqa: E731
+        return Finding(self._announcement(port), self._outside, self.dispatch, is_alone)
 
     def _announcement(self, port: int) -> Announcement:
         certificate = self.node.state.identity.certificate
@@ -174,18 +197,29 @@ class Daemon:
 
     def dispatch(self, event: Event) -> None:
         """Tell the brain, and do what it says."""
-        if isinstance(event, SubmissionOpened):
+        if isinstance(event, SubmissionOpened | Brought):
             self._look_at_space()
         uplink = self.node.state.uplink
         self._do(self.node.handle(event, self.now()))
-        if uplink != self.node.state.uplink and self._discovery is not None:
-            self._discovery.update(self._announcement(self.node.state.settings.port))
+        if uplink != self.node.state.uplink and self._finding is not None:
+            self._finding.announce(self._announcement(self.node.state.settings.port))
         if isinstance(
-            event, Opened | Lost | DialFailed | Sighted | NetworkChanged | DocumentGiven | WriteFailed
+            event,
+            Opened
+            | Lost
+            | DialFailed
+            | Sighted
+            | Gateways
+            | NetworkChanged
+            | DocumentGiven
+            | Brought
+            | WriteFailed,
         ):
             self._retick.set()
         if isinstance(event, WriteFailed):
             self._space_s = float("-inf")
+        if isinstance(event, Written | WriteFailed):
+            self.carrying.written()
 
     def _do(self, effects: list[Effect]) -> None:
         for effect in effects:
@@ -208,8 +242,7 @@ class Daemon:
                 case Adopt(document):
                     self._keep(document)
                 case Arrived(journal):
-                    if self._desk is not None:
-                        self._desk.wake(journal)
+                    self._desks.wake(journal)
                 case Log(text):
                     log.info(text)
                 case _:
@@ -218,6 +251,10 @@ class Daemon:
     def _start(self, task: Any, *args: object) -> None:
         if self._nursery is not None:
             self._nursery.start_soon(task, *args)
+
+    async def endpoint(self, certificate: Certificate) -> Endpoint:
+        """Where messages to this device go. Raises BadSubmission."""
+        return await self._outside.run_sync(partial(endpoint_of, certificate, self._store.read))
 
     def adopt(self, document: FleetDocument) -> bool:
         """Follow a verified fleet document that came by hand; whether it is newer. Raises FileTrouble if it cannot be
@@ -242,17 +279,26 @@ class Daemon:
             self._document_problem = None
             self._kept_version = document.version
 
+    @property
+    def inbox(self) -> Inbox:
+        """What the office has written to this device."""
+        return self._desks.inbox
+
+    async def received(self) -> list[dict[str, Any]]:
+        """`meshnode messages --received --json`."""
+        return await self._outside.run_sync(self.inbox.read)
+
     def status(self) -> dict[str, Any]:
         """`meshnode status --json`."""
         self._look_at_space()
         size_bytes, reusable_bytes = self._store.sizes()
-        office = None
-        if self._desk is not None:
-            office = report.OfficeView(
-                self._desk.problem, dict(self._desk.quarantined), list(self._desk.restored)
-            )
         store = report.StoreView(size_bytes, reusable_bytes)
-        return report.status(self.node.state, store, office, self.now().s)
+        office = self._desks.office_view()
+        problem = None
+        if self._uplink is not None:
+            endpoints = self.node.state.document.endpoints
+            problem = self._uplink.problem(address for each in endpoints for address in each.addresses)
+        return report.status(self.node.state, store, office, self.inbox, self.now().s, problem)
 
     # --- what happens -------------------------------------------------------------------------------------------
 
@@ -262,26 +308,23 @@ class Daemon:
     def _on_rotten(self, journal: JournalId, number: int) -> None:
         self.dispatch(Unreadable(NO_CONTACT, journal, number, 0, rotten=True))
 
-    def _on_sighting(self, sighting: Sighting) -> None:
-        if sighting.fleet == self._fleet:
-            host, port = sighting.address
-            self.dispatch(Sighted(f"{host}:{port}", DeviceId(sighting.device), SIGHTED))
-
     def _on_network_change(self) -> None:
         own = set(self._outside.own_hosts())
         for number, local in list(self._locals.items()):
-            address = ipaddress.ip_address(local)
-            if own and address.version == 4 and not address.is_loopback and local not in own:
+            if own and local not in own and not ipaddress.ip_address(local).is_loopback:
                 # It would take the peer's silence to notice, and the address may be another's by now.
                 self._links[number].close("this device has another address now")
+        if self._uplink is not None:
+            self._uplink.network_changed()
         self.dispatch(NetworkChanged())
-        if self._discovery is not None:
-            self._discovery.network_changed()
-        self._try_gateway()
+        if self._finding is not None:
+            self._finding.network_changed()
 
-    def _try_gateway(self) -> None:
-        if self._config.discovery and (gateway := self._outside.gateway()):
-            self.dispatch(Sighted(f"{gateway}:{MESHNODE_PORT}", None, GATEWAY))
+    def _look_at_sleep(self) -> None:
+        before, self._asleep_s = self._asleep_s, self._outside.asleep_s()
+        if self._asleep_s - before > ASLEEP_S:
+            log.info(f"was suspended for {self._asleep_s - before:.0f} s")
+            self._on_network_change()
 
     def _look_at_space(self) -> None:
         try:
@@ -325,6 +368,8 @@ class Daemon:
             finally:
                 self._nursery = None
                 self.dispatch(Tick())
+                if self._uplink is not None:
+                    self._uplink.save()
                 until_last_word.cancel()
 
     async def _write(self, scope: trio.CancelScope) -> None:
@@ -335,20 +380,20 @@ class Daemon:
         self._look_at_space()
         self._do(self.node.start(self.now()))
         await nursery.start(self._outside.watch, self._on_network_change)
-        if self._discovery is not None:
-            await nursery.start(self._discovery.run)
-            self._try_gateway()
-        if self._desk is not None:
-            nursery.start_soon(self._desk.run)
+        if self._finding is not None:
+            await nursery.start(self._finding.run)
+        nursery.start_soon(self._desks.run)
         nursery.start_soon(self._tick)
 
     async def _tick(self) -> None:
         while True:
+            self._look_at_sleep()
             self.dispatch(Tick())
             if trio.current_time() - self._space_s >= SPACE_S:
                 self._look_at_space()
             self._retick = trio.Event()
-            with trio.move_on_after(max(0.02, self.node.next_tick_s() - self.now().s)):
+            wait_s = min(TURN_MAX_S, self.node.next_tick_s() - self.now().s)
+            with trio.move_on_after(max(0.02, wait_s)):
                 await self._retick.wait()
 
     async def _serve(self, stream: trio.abc.Stream) -> None:
@@ -368,20 +413,30 @@ class Daemon:
                 return
             finally:
                 self._handshakes -= 1
-            await self._carry(met, certificate, f"{_bracketed(host)}:{port}", dialled=False)
+            await self._carry(met, certificate, str(Address(host, port)), dialled=False)
 
     async def _dial(self, address: str) -> None:
+        uplink = self._uplink if self.node.state.dialing.is_office(address) else None
         try:
             host, port = parse_address(address)
-            stream, certificate = await self._outside.dial(host, port)
+            stream, certificate = await (uplink or self._outside).dial(host, port)
         except MeshnodeError as problem:
             self.dispatch(DialFailed(address, str(problem)))
+            if uplink is not None:
+                await uplink.examine(address, problem)
             return
         await self._carry(stream, certificate, address, dialled=True)
 
     async def _carry(
         self, stream: trio.abc.Stream, certificate: Certificate, address: str, *, dialled: bool
     ) -> None:
+        if self._uplink is not None and certificate.role == "office":
+            try:
+                stream = await self._uplink.admit(stream)
+            except NoContact as problem:
+                if dialled:
+                    self.dispatch(DialFailed(address, str(problem)))
+                return
         self._contact += 1
         number = self._contact
         link = self._links[number] = Link(
@@ -389,16 +444,16 @@ class Daemon:
         )
         if local := self._outside.local_host(stream):
             self._locals[number] = local
+        if self._uplink is not None:
+            self._uplink.hold(stream, link.close)
         try:
             self.dispatch(Opened(number, certificate, dialled, address))
             await link.run()
         finally:
             del self._links[number]
             self._locals.pop(number, None)
-
-
-def _bracketed(host: str) -> str:
-    return f"[{host}]" if ":" in host else host
+            if self._uplink is not None:
+                self._uplink.let_go(stream)
 
 
 def new_token() -> str:
@@ -411,11 +466,13 @@ async def open_daemon(
     home: Home, membership: Membership, config: Config, port: int, outside: Outside | None = None
 ) -> AsyncIterator[Daemon]:
     """A daemon on an opened store. The caller holds the home's lock. Raises StoreTrouble."""
+    tls = None
     if outside is None:
         papers = home.device_key_path, home.certificate_path, home.authority_path
-        outside = Sockets(Credentials(*papers, membership.authority))
+        outside = sockets = Sockets(Credentials(*papers, membership.authority))
+        tls = sockets.tls
     store = await outside.run_sync(partial(SqliteStore, home.store_path))
     try:
-        yield Daemon(home, membership, config, store, port, outside)
+        yield Daemon(home, membership, config, store, port, outside, tls)
     finally:
         store.close()

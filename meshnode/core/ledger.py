@@ -6,8 +6,8 @@ Invariants
     on offer    = held - receipted: what a peer may still want from us
     of others   = held of journals that are neither ours nor for us nor for all: what counts against the quota
     an own bundle that is not receipted is never dropped (`drop` refuses)
-    an own bundle is lacking only if it was here and rotted: what this store never took is no message of its, carried
-    by others though it may be, and would count as the remains of a torn submission at the next start
+    an own bundle of the present process is lacking only if it was here and rotted: nobody else can have it before.
+    Those of past processes that others have are taken back, after this store was replaced by an older copy
 
 A journal is *finished* here when we know a receipt and hold nothing on offer: all that is left to compare is whether
 both sides know the same receipt. Finished journals are summed up by one XOR of digests a bucket, kept up to date as
@@ -67,10 +67,14 @@ def _digest(journal: JournalId, serial: int) -> int:
 
 
 class Ledger:
-    """All journals of one node. `me` is its device, `endpoints` the endpoints that it holds the keys of."""
+    """All journals of one node. `me` is its device, `endpoints` those that it holds the keys of, `epoch` that of
+    the journals which it writes now."""
 
-    def __init__(self, me: DeviceId, endpoints: frozenset[bytes] = frozenset()) -> None:
+    def __init__(
+        self, me: DeviceId, endpoints: frozenset[bytes] = frozenset(), epoch: bytes | None = None
+    ) -> None:
         self.me = me
+        self._epoch = epoch
         self.endpoints = endpoints
         self.journals: dict[JournalId, Journal] = {}
         #: Bytes of others' bundles by source; sources without any are absent.
@@ -81,9 +85,11 @@ class Ledger:
         self._buckets = [0] * BUCKETS
 
     @classmethod
-    def restore(cls, me: DeviceId, endpoints: frozenset[bytes], snapshot: Snapshot) -> Ledger:
+    def restore(
+        cls, me: DeviceId, endpoints: frozenset[bytes], snapshot: Snapshot, epoch: bytes | None = None
+    ) -> Ledger:
         """The ledger that a store's snapshot describes."""
-        ledger = cls(me, endpoints)
+        ledger = cls(me, endpoints, epoch)
         for record in snapshot.journals:
             journal = Journal(record.id, record.source, record.destination, record.epoch)
             ledger.journals[record.id] = journal
@@ -123,7 +129,7 @@ class Ledger:
         known = self.journals.get(journal)
         if known is None:
             return offered
-        if self.is_mine(known):
+        if self.is_mine(known) and known.epoch == self._epoch:
             offered = offered & known.lost
         return offered - known.held - known.receipted
 

@@ -7,6 +7,7 @@ made by its parts, each of which can be read alone:
     meeting     contacts that open and end            contact     one contact's protocol state
     knowing     holdings, receipts, fleet documents   custody     where this device's messages are
     landing     bundles that come in                  fetching    which bundle is asked of whom
+    bringing    what is brought by hand
     taking      messages of this device               submitting  how they become journals
     dialing     whom to dial, and when                routing     the order of sending, and of discarding
 
@@ -22,6 +23,7 @@ from __future__ import annotations
 
 from typing import assert_never
 
+from meshnode.core.bringing import Bringing, Tally
 from meshnode.core.contact import Contact
 from meshnode.core.dialing import CONFIGURED
 from meshnode.core.errors import RemoteError
@@ -45,9 +47,11 @@ from meshnode.core.identity import JournalId, read_certificate
 from meshnode.core.intervals import NONE
 from meshnode.core.knowing import Knowing
 from meshnode.core.landing import Landings
+from meshnode.core.ledger import Journal
 from meshnode.core.limits import HOUSEKEEPING_S, KEEP_RECEIPTED_S, PAYLOAD_SIZE_MAX, STALL_S, STORE_REST_S
 from meshnode.core.meeting import Meeting
 from meshnode.core.ports import (
+    Brought,
     Close,
     Dial,
     DialFailed,
@@ -93,6 +97,7 @@ class Node:
         self._meeting = Meeting(state)
         self._knowing = Knowing(state)
         self._landing = Landings(state, self._knowing)
+        self._bringing = Bringing(state, self._meeting, self._knowing, self._landing)
         self._taking = Taking(state, Submitting(identity.key, settings.epoch, snapshot, settings.sealer_for))
         self._housekeeping_s = now.s
         for row in snapshot.addresses:
@@ -123,6 +128,14 @@ class Node:
         self._take(event)
         self._settle()
         return self.state.effects
+
+    def brought(self) -> Tally | None:
+        """What became of all that was brought by hand last; None while any of that is on its way to the disk."""
+        return self._bringing.result()
+
+    def receipt_of(self, journal: Journal) -> Receipt | None:
+        """The newest receipt of a journal that may be given away: it is durable."""
+        return self._knowing.presentable(journal)
 
     def next_tick_s(self) -> float:
         """When the next `Tick` is of use, if nothing happens before."""
@@ -170,6 +183,8 @@ class Node:
                 state.dialing.failed(event.address, state.now.s)
             case NetworkChanged():
                 state.dialing.network_changed(state.now.s)
+                # A peer that has given us up meanwhile answers with the end of the connection.
+                state.effects.extend(contact.ping(state.now.s) for contact in state.greeted)
             case SubmissionOpened():
                 self._taking.opened(event)
             case SubmissionChunk():
@@ -181,6 +196,8 @@ class Node:
             case DocumentGiven():
                 self._knowing.adopt(event.document)
                 self._meeting.end_revoked()
+            case Brought():
+                self._bringing.take(event)
             case Space():
                 self._space(event)
             case _:
@@ -294,6 +311,7 @@ class Node:
             receipts.extend(pending.receipts)
         self._landing.landed(grown)
         self._knowing.written(receipts)
+        self._bringing.written(event.tokens)
 
     def _write_failed(self, event: WriteFailed) -> None:
         state = self.state
@@ -308,6 +326,7 @@ class Node:
             state.undropped.extend(pending.drops)
             if pending.submission is not None:
                 self._taking.failed(pending.submission, event.problem)
+        self._bringing.failed(tokens)
 
     # --- time and space -----------------------------------------------------------------------------------------
 
@@ -347,6 +366,7 @@ class Node:
             self._go_on()
         self._meeting.tick()
         self._knowing.tick()
+        self._taking.introduce()
         if rows := tuple(state.custody.unsaved()):
             state.write(rows)
         if state.now.s >= self._housekeeping_s + HOUSEKEEPING_S:  # the very sum that `next_tick_s` names

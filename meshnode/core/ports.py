@@ -46,7 +46,7 @@ class PutBundle:
 
 @dataclass(frozen=True, slots=True)
 class DropBundles:
-    """Discard these bundles."""
+    """Discard these bundles, and the opening that began with one of them."""
 
     journal: JournalId
     ranges: Ranges
@@ -68,10 +68,18 @@ class PutCertificate:
 
 
 @dataclass(frozen=True, slots=True)
+class PutOpening:
+    """A submission of several parts begins at `first`: until its PutMessage, what is there from `first` on is the
+    remains of one that was never acknowledged, if the process ends. Goes with the first part."""
+
+    journal: JournalId
+    first: int
+
+
+@dataclass(frozen=True, slots=True)
 class PutMessage:
-    """Remember a message of this device: bundles `first` to `last` of `journal`. Without this row, bundles at an own
-    journal's end are the remains of a submission that was never acknowledged. `label` is what the officer called it,
-    shut with the device key."""
+    """Remember a message of this device: bundles `first` to `last` of `journal`, and end its opening. `label` is what
+    the officer called it, shut with the device key."""
 
     journal: JournalId
     first: int
@@ -105,7 +113,17 @@ class PutClock:
     that writes nothing for hours has aged by these hours when it starts again."""
 
 
-Row = PutBundle | DropBundles | PutReceipt | PutCertificate | PutMessage | PutCustody | PutAddress | PutClock
+Row = (
+    PutBundle
+    | DropBundles
+    | PutReceipt
+    | PutCertificate
+    | PutOpening
+    | PutMessage
+    | PutCustody
+    | PutAddress
+    | PutClock
+)
 
 
 # --- what a store gives back at start ---------------------------------------------------------------------------
@@ -149,6 +167,7 @@ class Snapshot:
     journals: list[JournalRecord] = field(default_factory=list)
     receipts: list[tuple[Receipt, float]] = field(default_factory=list)
     certificates: list[bytes] = field(default_factory=list)
+    openings: list[PutOpening] = field(default_factory=list)
     messages: list[PutMessage] = field(default_factory=list)
     custody: list[PutCustody] = field(default_factory=list)
     addresses: list[PutAddress] = field(default_factory=list)
@@ -324,6 +343,16 @@ class DocumentGiven:
 
 
 @dataclass(frozen=True, slots=True)
+class Brought:
+    """Frames came by hand: `bodies` as of `frames.decode`, each FLEET, CERT, RECEIPT or BUNDLE or else damaged. Few
+    enough that the brain is not busy with them for long. Those of one `bringing` are counted together, see
+    `Node.brought`."""
+
+    bringing: int
+    bodies: tuple[bytes, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Space:
     """What the disk has free, besides what the store can reuse within itself, and what must stay free."""
 
@@ -353,6 +382,7 @@ Event = (
     | SubmissionAborted
     | Taken
     | DocumentGiven
+    | Brought
     | Space
     | Tick
 )

@@ -121,7 +121,7 @@ class State:
         self.identity = identity
         self.settings = settings
         self.document: FleetDocument = identity.document
-        self.ledger = Ledger.restore(identity.device, frozenset(self.endpoints), snapshot)
+        self.ledger = Ledger.restore(identity.device, frozenset(self.endpoints), snapshot, settings.epoch)
         self.custody = Custody(self.ledger, snapshot)
         self.fetching = Fetching(self.ledger)
         self.dialing = Dialing(identity.device)

@@ -27,14 +27,14 @@ from meshnode.core.errors import BadSubmission, NoOffice, NoRoom
 from meshnode.core.fleet import Endpoint, FleetDocument
 from meshnode.core.identity import DeviceId, JournalId, SigningKey
 from meshnode.core.intervals import NONE, Ranges
-from meshnode.core.introducing import introduction_journal
-from meshnode.core.limits import LIFETIME_S_MAX, MIB, PARTS_MAX
+from meshnode.core.limits import LIFETIME_S_MAX, MIB, NUMBER_MAX, PARTS_MAX
 from meshnode.core.message import parts_for
 from meshnode.core.ports import (
     DropBundles,
     Instant,
     PutBundle,
     PutMessage,
+    PutOpening,
     Row,
     Snapshot,
     SubmissionOpened,
@@ -143,6 +143,8 @@ class Submitting:
         sub.done = part
         bundle = self._seal(sub, part, chunk)
         rows: list[Row] = [PutBundle(bundle, sub.journal, now.s, now.wall_ms)]
+        if part == 1 < sub.parts:
+            rows.append(PutOpening(sub.journal, sub.first))
         if part == sub.parts:
             rows.append(
                 PutMessage(
@@ -202,17 +204,21 @@ class Submitting:
         return self._open
 
 
-def remains(me: DeviceId, snapshot: Snapshot) -> list[DropBundles]:
-    """Bundles of own journals that belong to no message: a submission was cut off by a crash. They are taken out of
-    the snapshot, and are to be removed from the store."""
-    whole: dict[JournalId, Ranges] = {introduction_journal(me): Ranges.single(1)}
+def remains(snapshot: Snapshot) -> list[DropBundles]:
+    """Bundles that belong to no message: a submission was cut off by a crash. They are taken out of the snapshot, and
+    are to be removed from the store.
+
+    Bundles of an own journal that others have given back, after this store was replaced by an older copy, are none:
+    whoever had them had been told that they are whole messages."""
+    whole: dict[JournalId, Ranges] = {}
     for message in snapshot.messages:
         span = Ranges.span(message.first, message.last)
         whole[message.journal] = whole.get(message.journal, NONE) | span
+    opened = {opening.journal: opening.first for opening in snapshot.openings}
     out = []
     for record in snapshot.journals:
-        if record.source == me:
-            torn = Ranges.of(record.entries) - whole.get(record.id, NONE)
+        if (first := opened.get(record.id)) is not None:
+            torn = (Ranges.of(record.entries) & Ranges.span(first, NUMBER_MAX)) - whole.get(record.id, NONE)
             for number in torn:
                 del record.entries[number]
             if torn:

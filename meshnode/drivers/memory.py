@@ -21,6 +21,7 @@ from meshnode.core.ports import (
     PutClock,
     PutCustody,
     PutMessage,
+    PutOpening,
     PutReceipt,
     Row,
     Snapshot,
@@ -38,6 +39,7 @@ class MemoryStore:
         self._bundles: dict[tuple[JournalId, int], PutBundle] = {}
         self._receipts: dict[JournalId, PutReceipt] = {}
         self._certificates: dict[DeviceId, Certificate] = {}
+        self._openings: dict[JournalId, PutOpening] = {}
         self._messages: dict[tuple[JournalId, int], PutMessage] = {}
         self._custody: dict[tuple[JournalId, DeviceId], PutCustody] = {}
         self._addresses: dict[str, PutAddress] = {}
@@ -49,6 +51,7 @@ class MemoryStore:
             journals=[replace(record, entries=dict(record.entries)) for record in self._journals.values()],
             receipts=[(row.receipt, row.at_s) for _, row in sorted(self._receipts.items())],
             certificates=[certificate.der for _, certificate in sorted(self._certificates.items())],
+            openings=[row for _, row in sorted(self._openings.items())],
             messages=list(self._messages.values()),
             custody=[row for _, row in sorted(self._custody.items())],
             addresses=[row for _, row in sorted(self._addresses.items())],
@@ -86,6 +89,7 @@ class MemoryStore:
         other._bundles = dict(self._bundles)
         other._receipts = dict(self._receipts)
         other._certificates = dict(self._certificates)
+        other._openings = dict(self._openings)
         other._messages = dict(self._messages)
         other._custody = dict(self._custody)
         other._addresses = dict(self._addresses)
@@ -111,7 +115,10 @@ class MemoryStore:
                 self._receipts[row.receipt.journal] = row
             case PutCertificate(certificate):
                 self._certificates[certificate.device] = certificate
+            case PutOpening():
+                self._openings[row.journal] = row
             case PutMessage():
+                self._openings.pop(row.journal, None)
                 self._messages.pop((row.journal, row.first), None)
                 self._messages[row.journal, row.first] = row
             case PutCustody(journal, peer, ranges):
@@ -129,6 +136,9 @@ class MemoryStore:
             for number in row.ranges & Ranges.of(record.entries):
                 self._size_bytes -= record.entries.pop(number).size
                 del self._bundles[row.journal, number]
+        opening = self._openings.get(row.journal)
+        if opening is not None and opening.first in row.ranges:
+            del self._openings[row.journal]
 
     def _put_bundle(self, row: PutBundle) -> None:
         header = row.bundle.header

@@ -33,6 +33,7 @@ from meshnode.core.ports import (
     PutClock,
     PutCustody,
     PutMessage,
+    PutOpening,
     PutReceipt,
     Row,
     Snapshot,
@@ -40,7 +41,7 @@ from meshnode.core.ports import (
 )
 from meshnode.core.receipt import read_receipt
 
-SCHEMA_VERSION: Final = 1
+SCHEMA_VERSION: Final = 2
 #: Large pages suit payloads of 8 to 256 KiB: of the sizes that SQLite takes, 32 and 64 KiB were fastest for both ends,
 #: and 16 KiB the worst, since only one bundle of 8 KiB fits into such a page.
 PAGE_SIZE: Final = 32 * KIB
@@ -71,12 +72,17 @@ CREATE TABLE message (
     id INTEGER PRIMARY KEY, journal BLOB NOT NULL, first INTEGER NOT NULL, last INTEGER NOT NULL,
     size_bytes INTEGER NOT NULL, submitted_ms INTEGER NOT NULL, label BLOB NOT NULL, UNIQUE (journal, first)
 );
+CREATE TABLE opening (journal BLOB PRIMARY KEY, first INTEGER NOT NULL) WITHOUT ROWID;
 CREATE TABLE custody (
     journal BLOB NOT NULL, peer BLOB NOT NULL, first INTEGER NOT NULL, last INTEGER NOT NULL,
     PRIMARY KEY (journal, peer, first)
 ) WITHOUT ROWID;
 CREATE TABLE address (address TEXT PRIMARY KEY, device BLOB NOT NULL, at_s REAL NOT NULL) WITHOUT ROWID;
 """
+#: What leads from each older version to the next one.
+_UPGRADES: Final = {
+    1: "CREATE TABLE opening (journal BLOB PRIMARY KEY, first INTEGER NOT NULL) WITHOUT ROWID;",
+}
 
 
 class SqliteStore:
@@ -125,6 +131,8 @@ class SqliteStore:
         self._writer.execute(f"PRAGMA journal_size_limit = {LOG_SIZE}")
         if version == 0:
             self._writer.executescript(f"BEGIN;{_SCHEMA}PRAGMA user_version = {SCHEMA_VERSION};COMMIT;")
+        for older in range(version or SCHEMA_VERSION, SCHEMA_VERSION):
+            self._writer.executescript(f"BEGIN;{_UPGRADES[older]}PRAGMA user_version = {older + 1};COMMIT;")
 
     @contextmanager
     def _trouble(self) -> Iterator[None]:
@@ -159,6 +167,7 @@ class SqliteStore:
             for at_s, body, signature in ask("SELECT at_s, body, signature FROM receipt ORDER BY journal"):
                 snapshot.receipts.append((read_receipt(body, signature), at_s))
             snapshot.certificates = [der for (der,) in ask("SELECT der FROM certificate ORDER BY device")]
+            snapshot.openings = [PutOpening(*row) for row in ask("SELECT * FROM opening ORDER BY journal")]
             snapshot.messages = [
                 PutMessage(*row)
                 for row in ask(
@@ -220,7 +229,10 @@ class SqliteStore:
                 )
             case PutCertificate(certificate):
                 do("INSERT OR REPLACE INTO certificate VALUES (?, ?)", (certificate.device, certificate.der))
+            case PutOpening(journal, first):
+                do("INSERT OR REPLACE INTO opening VALUES (?, ?)", (journal, first))
             case PutMessage():
+                do("DELETE FROM opening WHERE journal = ?", (row.journal,))
                 do(
                     "INSERT OR REPLACE INTO message (journal, first, last, size_bytes, submitted_ms, label)"
                     " VALUES (?, ?, ?, ?, ?, ?)",
@@ -279,10 +291,11 @@ class SqliteStore:
 
     def _drop(self, drop: DropBundles) -> None:
         found = self._writer.execute("SELECT id FROM journal WHERE journal = ?", (drop.journal,)).fetchone()
-        if found is None:
-            return
         for first, last in drop.ranges.pairs:
-            self._drop_range(found[0], first, last)
+            gone = (drop.journal, first, last)
+            self._writer.execute("DELETE FROM opening WHERE journal = ? AND first BETWEEN ? AND ?", gone)
+            if found is not None:
+                self._drop_range(found[0], first, last)
 
     def _drop_range(self, journal: int, first: int, last: int) -> None:
         do = self._writer.execute

@@ -135,7 +135,7 @@ class Healed:
             believed = known.held if known else NONE
             if believed - self._rotten(machine, journal) != on_disk:
                 yield f"{machine.name} believes to hold {believed} of {name_of(journal)}, it has {on_disk}"
-            torn = self._truth.is_own(machine, journal) and on_disk - shelf.messages.get(journal, NONE)
+            torn = self._truth.is_own(machine, journal) and on_disk - self._truth.whole.get(journal, NONE)
             if torn and journal != introduction_journal(machine.device):
                 yield f"{machine.name} keeps the remains of a torn submission in {name_of(journal)}"
         if state.ledger.foreign_size > shelf.foreign_bytes:

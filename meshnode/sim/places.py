@@ -64,7 +64,7 @@ class Place:
     """The outside of one daemon, as `Outside` describes it. Make it with `Places.settle`.
 
     What may be changed while the daemon runs: `free_bytes`, for a disk that fills; `wall_offset_ms`, for a wrong clock;
-    `slept_s`, for a device that was suspended; `gateway_hosts`, for the places that are its gateways.
+    `slept_s`, for a device that was suspended.
     """
 
     def __init__(self, places: Places, name: str, certificate: Certificate, seed: int) -> None:
@@ -74,7 +74,6 @@ class Place:
         self.free_bytes = 32 * GIB
         self.wall_offset_ms = 0
         self.slept_s = 0.0
-        self.gateway_hosts: list[str] = []
         self.listener: Listener | None = None
         self._places = places
         self._random = random.Random(f"{seed} {name}")
@@ -135,7 +134,7 @@ class Place:
 
     def gateways(self) -> list[str]:
         """As `Outside.gateways`."""
-        return self.gateway_hosts
+        return []
 
     def asleep_s(self) -> float:
         """As `Outside.asleep_s`."""

@@ -88,6 +88,8 @@ class Truth:
         self.squeezed: set[str] = set()
         #: Machines whose clock may have been turned back, since their disk failed or was replaced.
         self.forgetful: set[str] = set()
+        #: What each source has made a message of, and so may have told.
+        self.whole: dict[JournalId, Ranges] = {}
         #: What each honest source has written under a number.
         self.written: dict[tuple[JournalId, int], Bundle] = {}
         #: Who wrote a journal, and what those to whom it goes have signed for of it.
@@ -157,6 +159,7 @@ class Truth:
                 case PutMessage():
                     span = Ranges.span(row.first, row.last)
                     shelf.messages[row.journal] = shelf.messages.get(row.journal, NONE) | span
+                    self.whole[row.journal] = self.whole.get(row.journal, NONE) | span
 
     def _note_receipt(self, machine: Machine, shelf: Shelf, row: PutReceipt) -> None:
         journal, ranges = row.receipt.journal, row.receipt.ranges

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -27,7 +28,7 @@ def line(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Fleet, Node
         yield fleet, office, siti, budi
 
 
-def received(node: Node, reference: str) -> list[dict[str, object]]:
+def received(node: Node, reference: str) -> list[dict[str, Any]]:
     return [message for message in node.get("received") if message["reference"] == reference]
 
 
@@ -43,7 +44,7 @@ def test_a_message_to_one_device_goes_over_a_colleague(
         taken["key"],
         "Besok jam 8",
         "kantor",
-    )  # type: ignore[index]
+    )
     assert (Path(str(letter["path"])) / "undangan.pdf").read_bytes() == form.read_bytes()
     assert received(siti, "rapat") == []
     fleet.until("the office knows", lambda: "delivered" in office.states())

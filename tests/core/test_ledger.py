@@ -299,14 +299,22 @@ def test_own_bundles_are_dropped_only_when_receipted() -> None:
     assert journal.held == Ranges.of([1, 4, 5])
 
 
-def test_own_bundles_are_taken_back_only_where_they_were_lost() -> None:
-    """Numbers that this store does not know of are no message of its: at the next start they would count as torn."""
+def test_own_bundles_of_this_process_are_taken_back_only_where_they_were_lost() -> None:
+    """Nobody else can have what this process has not written yet."""
     ledger, journal_id = own()
+    ledger._epoch = ledger.journals[journal_id].epoch
     assert ledger.lacking(journal_id, Ranges.span(1, 9)) == NONE
     ledger.forget_rotten(ledger.journals[journal_id], 3)
     assert ledger.lacking(journal_id, Ranges.span(1, 9)) == Ranges.single(3)
     ledger.add(ledger.journals[journal_id], {3: entry(3)})
     assert ledger.lacking(journal_id, Ranges.span(1, 9)) == NONE
+
+
+def test_own_bundles_of_past_processes_are_taken_back() -> None:
+    """This store was replaced by an older copy, and others have what it has forgotten."""
+    ledger, journal_id = own()
+    held = ledger.journals[journal_id].held
+    assert ledger.lacking(journal_id, Ranges.span(1, 9)) == Ranges.span(1, 9) - held
 
 
 def test_a_journal_of_which_only_a_receipt_is_known() -> None:

@@ -650,8 +650,8 @@ def test_bundles_dropped_while_they_wait_to_be_sent_cost_nothing() -> None:
         host.handle(Unreadable(wati.number, dewi.journal, owed.number, owed.size, False))
 
 
-def test_own_bundles_that_the_store_forgot_are_not_taken_back() -> None:
-    """A store restored from an old backup: colleagues carry what it has forgotten, and the office will get it."""
+def test_own_bundles_that_the_store_forgot_are_taken_back_and_stay() -> None:
+    """A store restored from an old backup: colleagues carry what it has forgotten."""
     host = Host(FLEET)
     forgotten = Source(FLEET, host.name)
     agus = host.meet("agus")
@@ -660,9 +660,24 @@ def test_own_bundles_that_the_store_forgot_are_not_taken_back() -> None:
     agus.gives(forgotten.bundle(1), forgotten.bundle(2), certify=False)
     host.settle()
     assert agus.closed is None
-    assert host.stored(forgotten.journal) == host.journal(forgotten.journal).held == NONE
-    assert agus.take(Stored) == []
-    offer(agus, forgotten, 1, 2, 3)
+    assert host.stored(forgotten.journal) == host.journal(forgotten.journal).held == Ranges.span(1, 2)
+    assert agus.take(Stored) == [Stored(((forgotten.journal, Ranges.span(1, 2), False),))]
+    host.restart()
+    assert host.journal(forgotten.journal).held == Ranges.span(1, 2), "they are no remains of a submission"
+    assert host.node.state.ledger.foreign_size == 0
+
+
+def test_own_bundles_of_this_process_are_not_taken_from_others() -> None:
+    host = Host(FLEET)
+    forged = Source(FLEET, host.name, host.epoch)
+    agus = host.meet("agus")
+    offer(agus, forged, 1, 2)
+    agus.asked()
+    agus.gives(forged.bundle(1), certify=False)
+    host.settle()
+    assert agus.closed is None
+    assert host.stored(forged.journal) == NONE
+    offer(agus, forged, 1, 2, 3)
     assert agus.asked() == {}
 
 

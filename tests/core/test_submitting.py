@@ -234,11 +234,10 @@ def test_remains() -> None:
     host.submit(bytes(2 * CHUNK_SIZE + 1))
     host.commit(2)
     snapshot = host.store.load()
-    assert remains(FLEET.device("agus"), snapshot) == []
-    assert remains(host.device, snapshot) == [DropBundles(host.own_journal, Ranges.span(2, 3))]
+    assert remains(snapshot) == [DropBundles(host.own_journal, Ranges.span(2, 3))]
     (record,) = snapshot.journals
     assert list(record.entries) == [1]
-    assert remains(host.device, snapshot) == []
+    assert remains(snapshot) == []
 
 
 # --- taken by a node --------------------------------------------------------------------------------------------

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import sqlite3
 import tempfile
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,6 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from meshnode.core.bundle import Bundle
+from meshnode.core.errors import StoreTooNew
 from meshnode.core.identity import JournalId
 from meshnode.core.intervals import NONE, Ranges
 from meshnode.core.limits import NUMBER_MAX, PAYLOAD_SIZE_MAX
@@ -24,6 +27,7 @@ from meshnode.core.ports import (
     PutCertificate,
     PutCustody,
     PutMessage,
+    PutOpening,
     PutReceipt,
     Row,
     Snapshot,
@@ -31,7 +35,7 @@ from meshnode.core.ports import (
     StoredBundle,
 )
 from meshnode.drivers.memory import MemoryStore
-from meshnode.drivers.sqlite import SqliteStore
+from meshnode.drivers.sqlite import SCHEMA_VERSION, SqliteStore
 from tests.core.fleets import Fleet, Source
 
 FLEET = Fleet()
@@ -162,6 +166,45 @@ def test_messages_keep_their_order(device: Device) -> None:
     assert device.restart().load().messages == messages
 
 
+def test_an_opening_lasts_until_its_message_or_its_end(device: Device) -> None:
+    store = device.store
+    store.commit([put(SITI.bundle(4, part=1, parts=2)), PutOpening(J, 4)], 1.0)
+    store = device.restart()
+    assert store.load().openings == [PutOpening(J, 4)]
+    store.commit([DropBundles(J, Ranges.span(5, 9))], 2.0)
+    assert store.load().openings == [PutOpening(J, 4)]
+    store.commit([DropBundles(J, Ranges.single(4))], 3.0)
+    assert store.load().openings == []
+    store.commit([put(SITI.bundle(4, part=1, parts=2)), PutOpening(J, 4)], 4.0)
+    store.commit([PutMessage(J, 4, 5, 10, 0, b"")], 5.0)
+    assert device.restart().load().openings == []
+
+
+def test_a_store_of_the_version_before_is_taken_over(tmp_path: Path) -> None:
+    path = tmp_path / "store.db"
+    store = SqliteStore(path)
+    store.commit([put(SITI.bundle(1)), PutMessage(J, 1, 1, 10, 0, b"")], 1.0)
+    before = store.load()
+    store.close()
+    with closing(sqlite3.connect(path)) as connection:
+        connection.executescript("DROP TABLE opening; PRAGMA user_version = 1;")
+    store = SqliteStore(path)
+    assert store.load() == before
+    store.commit([PutOpening(J, 2)], 2.0)
+    store.close()
+
+
+def test_a_store_of_a_newer_version_is_refused_and_left_alone(tmp_path: Path) -> None:
+    path = tmp_path / "store.db"
+    SqliteStore(path).close()
+    with closing(sqlite3.connect(path)) as connection:
+        connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION + 1}")
+    data = path.read_bytes()
+    with pytest.raises(StoreTooNew, match=f"{SCHEMA_VERSION + 1}"):
+        SqliteStore(path)
+    assert path.read_bytes() == data
+
+
 def test_certificates_addresses_and_custody(device: Device) -> None:
     rows: list[Row] = [
         PutCertificate(SITI.certificate),
@@ -251,6 +294,7 @@ rows = st.one_of(
         st.binary(max_size=2),
     ),
     st.builds(PutCustody, journals, peers, ranges),
+    st.builds(PutOpening, journals, st.integers(1, 6)),
     st.builds(PutAddress, st.sampled_from(["a:1", "b:2"]), peers, instants),
 )
 

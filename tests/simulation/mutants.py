@@ -235,7 +235,7 @@ def replace_ranges(held: Held, ranges: Ranges) -> Held:
 
 
 def _torn_stays(remains: Method) -> Method:
-    return lambda device, snapshot: []
+    return lambda snapshot: []
 
 
 def _no_receipt_is_written(write: Method) -> Method:

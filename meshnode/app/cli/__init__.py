@@ -29,6 +29,11 @@ COMMANDS: Final = {
         "meshnode.app.cli.messages:messages",
         "List the messages of this device and where they are.",
     ),
+    "devices": ("meshnode.app.cli.messages:devices", "List the devices that an office can write to."),
+    "answer": (
+        "meshnode.app.cli.messages:answer",
+        "Tell the officer what the registry made of a message.",
+    ),
     "peers": ("meshnode.app.cli.messages:peers", "List the nodes in contact."),
     "simulate": (
         "meshnode.app.cli.simulate:simulate",

@@ -37,10 +37,8 @@ class Claims(Judge):
         absent = ranges - shelf.of(journal)
         if absent:
             raise self.broken(f"{machine.name} claims to hold {name_of(journal)}: {absent}")
-        if journal == introduction_journal(machine.device):
-            return
-        if journal in shelf.messages or self.truth.is_own(machine, journal):
-            torn = ranges - shelf.messages.get(journal, NONE)
+        if self.truth.is_own(machine, journal) and journal != introduction_journal(machine.device):
+            torn = ranges - self.truth.whole.get(journal, NONE)
             if torn:
                 raise self.broken(f"{machine.name} tells of {name_of(journal)}: {torn}, which is no message")
 
