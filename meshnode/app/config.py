@@ -98,6 +98,18 @@ class OfficeConfig:
 
 
 @dataclass(frozen=True, slots=True)
+class UplinkConfig:
+    """`[uplink]`: how the office may be reached. Interfaces are names or patterns (`wlan*`); `interfaces` empty: any.
+
+    `metered_bytes_a_day`: at most so much over `metered` interfaces in any 24 hours. None: no limit; 0: never.
+    """
+
+    interfaces: tuple[str, ...] = ()
+    metered: tuple[str, ...] = ("wwan*", "rmnet*", "ppp*")
+    metered_bytes_a_day: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Config:
     """All of config.toml."""
 
@@ -107,6 +119,7 @@ class Config:
     peers: tuple[Address, ...] = ()
     store: StoreConfig = field(default_factory=StoreConfig)
     office: OfficeConfig = field(default_factory=OfficeConfig)
+    uplink: UplinkConfig = field(default_factory=UplinkConfig)
 
 
 class _WrongError(Exception):
@@ -175,6 +188,12 @@ def _path(value: object) -> str:
     return value
 
 
+def _patterns(value: object) -> tuple[str, ...]:
+    if type(value) is not list or not all(type(item) is str and item for item in value):
+        raise _WrongError('must be a list of names or patterns of network interfaces: ["wlan*", ...]')
+    return tuple(dict.fromkeys(value))
+
+
 _Readers = dict[str, Callable[[object], Any]]
 _TOP: Final[_Readers] = {
     "listen": _own_address,
@@ -184,6 +203,7 @@ _TOP: Final[_Readers] = {
 }
 _STORE: Final[_Readers] = {"foreign_quota_bytes": _size, "floor_bytes": _size}
 _OFFICE: Final[_Readers] = {"sink": _sink}
+_UPLINK: Final[_Readers] = {"interfaces": _patterns, "metered": _patterns, "metered_bytes_a_day": _size}
 _HTTP: Final[_Readers] = dict.fromkeys(("token_file", "ca_file", "certificate_file", "key_file"), _path)
 
 
@@ -212,13 +232,19 @@ def parse_config(text: str, path: Path) -> Config:
         table = tomllib.loads(text)
     except (tomllib.TOMLDecodeError, RecursionError) as error:
         raise BadConfig(path=path, problem=f"not TOML: {error}") from None
-    top = _read_table(path, table, _TOP, "", ("store", "office"))
+    top = _read_table(path, table, _TOP, "", ("store", "office", "uplink"))
     store = _read_table(path, table.get("store", {}), _STORE, "store.", ())
     office = _read_table(path, table.get("office", {}), _OFFICE, "office.", ("http",))
+    uplink = _read_table(path, table.get("uplink", {}), _UPLINK, "uplink.", ())
     http = _read_table(path, table.get("office", {}).get("http", {}), _HTTP, "office.http.", ())
     if "key_file" in http and "certificate_file" not in http:
         raise BadConfig(path=path, problem="`office.http.key_file` needs `office.http.certificate_file` too")
-    return Config(**top, store=StoreConfig(**store), office=OfficeConfig(**office, http=HttpFiles(**http)))
+    return Config(
+        **top,
+        store=StoreConfig(**store),
+        office=OfficeConfig(**office, http=HttpFiles(**http)),
+        uplink=UplinkConfig(**uplink),
+    )
 
 
 def read_config(path: Path) -> Config:
@@ -262,6 +288,16 @@ def default_text() -> str:
 
 # How much of the disk stays free whatever happens: {FLOOR_BYTES // MIB} MiB, or {share} of a small disk.
 #floor_bytes = {FLOOR_BYTES}
+
+[uplink]
+# By which network interfaces the office may be reached, names or patterns such as "wlan*"; none: any. Colleagues are
+# met by all interfaces whatever stands here.
+#interfaces = {json.dumps(config.uplink.interfaces)}
+
+# On which of them every byte costs, and at most how many bytes for the office go over those in any 24 hours, both ways
+# together. Without a number there is no limit; 0: none ever. An example: {100 * MIB} (100 MiB).
+#metered = {json.dumps(config.uplink.metered)}
+#metered_bytes_a_day = {100 * MIB}
 
 [office]
 # Only for an office: where to put the messages. A relative path is inside the home. Or, instead of a folder, the

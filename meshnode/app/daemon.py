@@ -176,8 +176,9 @@ class Daemon:
     def _make_finding(self, port: int) -> Finding | None:
         if not self._config.discovery:
             return None
-        is_alone = lambda: not self.node.state.contacts  # noqa: E731
-        return Finding(self._announcement(port), self._outside, self.dispatch, is_alone)
+        return Finding(
+            self._announcement(port), self._outside, self.dispatch, lambda: not self.node.state.contacts
+        )
 
     def _announcement(self, port: int) -> Announcement:
         certificate = self.node.state.identity.certificate

@@ -8,17 +8,20 @@ from __future__ import annotations
 
 import os
 import shutil
+import sys
 import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
-from typing import Protocol, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import trio
 
 from meshnode.core.identity import Certificate
 from meshnode.drivers import network
 from meshnode.drivers.link import shorten_kernel_queue
+from meshnode.drivers.network import LocalNetwork
 from meshnode.drivers.tls import Credentials, Tls
+from meshnode.drivers.uplink import socket_of
 
 T = TypeVar("T")
 
@@ -45,10 +48,17 @@ class Outside(Protocol):
         """Call `on_change` after each change of the network, until cancelled; none is missed after the start."""
 
     def own_hosts(self) -> list[str]:
-        """Where this device is now; nothing when the system cannot say."""
+        """All IP addresses that this device has now; nothing when the system cannot say."""
 
-    def gateway(self) -> str | None:
-        """The default gateway's IP address; None where there is none."""
+    def local_networks(self) -> list[LocalNetwork]:
+        """Where neighbours can be: this device's addresses there, with their networks. Called in any thread. Raises
+        OSError."""
+
+    def gateways(self) -> list[str]:
+        """The default gateways' IP addresses."""
+
+    def asleep_s(self) -> float:
+        """How long this machine has been suspended in all; always 0 where the system cannot say."""
 
     def disk(self, path: Path) -> tuple[int, int]:
         """(bytes in all, bytes free) of the disk under `path`. Raises OSError."""
@@ -64,7 +74,7 @@ class Sockets:
     """The real `Outside` of a device with these credentials."""
 
     def __init__(self, credentials: Credentials) -> None:
-        self._tls = Tls(credentials)
+        self.tls = Tls(credentials)
 
     def run_sync(self, sync_fn: Callable[[], T], /) -> Awaitable[T]:
         """In a worker thread."""
@@ -73,27 +83,26 @@ class Sockets:
     def caller(self, stream: trio.abc.Stream) -> tuple[str, int] | None:
         """As `Outside.caller`."""
         try:
-            host, port = _socket_of(stream).socket.getpeername()[:2]
+            name = socket_of(stream).socket.getpeername()
         except OSError:
             return None
-        return host, port
+        return _host_in(name), name[1]
 
     async def accept(self, stream: trio.abc.Stream) -> tuple[trio.abc.Stream, Certificate]:
         """As `Outside.accept`."""
-        tls, certificate = await self._tls.accept(_socket_of(stream))
+        tls, certificate = await self.tls.accept(socket_of(stream))
         shorten_kernel_queue(tls.transport_stream)
         return tls, certificate
 
     async def dial(self, host: str, port: int) -> tuple[trio.abc.Stream, Certificate]:
         """As `Outside.dial`."""
-        tls, certificate = await self._tls.dial(host, port)
+        tls, certificate = await self.tls.dial(host, port)
         shorten_kernel_queue(tls.transport_stream)
         return tls, certificate
 
     def local_host(self, stream: trio.abc.Stream) -> str | None:
         """As `Outside.local_host`."""
-        host: str = _socket_of(stream).socket.getsockname()[0]
-        return host
+        return _host_in(socket_of(stream).socket.getsockname())
 
     async def watch(self, on_change: Callable[[], None], *, task_status: trio.TaskStatus[None]) -> None:
         """As `Outside.watch`."""
@@ -106,9 +115,19 @@ class Sockets:
         except OSError:
             return []
 
-    def gateway(self) -> str | None:
-        """As `Outside.gateway`."""
-        return network.default_gateway()
+    def local_networks(self) -> list[LocalNetwork]:
+        """As `Outside.local_networks`."""
+        return network.local_networks()
+
+    def gateways(self) -> list[str]:
+        """As `Outside.gateways`."""
+        return network.default_gateways()
+
+    def asleep_s(self) -> float:
+        """As `Outside.asleep_s`: of two clocks of Linux, one stands still meanwhile."""
+        if sys.platform != "linux":
+            return 0.0
+        return time.clock_gettime(time.CLOCK_BOOTTIME) - time.monotonic()
 
     def disk(self, path: Path) -> tuple[int, int]:
         """As `Outside.disk`."""
@@ -124,8 +143,7 @@ class Sockets:
         return os.urandom(size)
 
 
-def _socket_of(stream: trio.abc.Stream) -> trio.SocketStream:
-    if isinstance(stream, trio.SSLStream):
-        stream = stream.transport_stream
-    assert isinstance(stream, trio.SocketStream)
-    return stream
+def _host_in(name: tuple[Any, ...]) -> str:
+    """The IP address in what a socket says of one of its ends, with its zone, without which it leads nowhere."""
+    host: str = name[0]
+    return f"{host}%{network.zone_of(name[3])}" if len(name) == 4 and name[3] else host

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import os
@@ -23,6 +24,8 @@ from meshnode.core.errors import PortTaken
 log: Final = logging.getLogger("meshnode")
 
 _BACKLOG: Final = 128
+#: All IPv4 addresses of this machine, and here all its IPv6 addresses too.
+_EVERYWHERE: Final = "0.0.0.0"
 
 
 def listen(address: Address, purpose: str, key: str) -> socket.socket:
@@ -43,21 +46,35 @@ def _address_of(server: socket.socket) -> str:
     return str(Address(host, port))
 
 
+def listen_for_peers(address: Address) -> list[socket.socket]:
+    """Sockets that listen there; at 0.0.0.0 on IPv6 too, where this machine has it. Raises PortTaken."""
+    sockets = [listen(address, "The node", "listen")]
+    if address.host == _EVERYWHERE:
+        port = sockets[0].getsockname()[1]
+        try:
+            sockets.append(listen(Address("::", port), "The node", "listen"))
+        except PortTaken as problem:
+            log.info(f"IPv4 only: {problem}")
+    return sockets
+
+
 async def run_node(home: Home) -> None:
     """Run the node until SIGTERM or SIGINT. Raises MeshnodeError when it cannot start, and then nothing was touched."""
     membership = home.load()
     config = read_config(home.config_path)
     with home.lock(), listen(config.control, "The control interface", "control") as control:
-        peers = listen(config.listen, "The node", "listen")
-        with peers:
-            port = peers.getsockname()[1]
+        peers = listen_for_peers(config.listen)
+        with contextlib.ExitStack() as closing:
+            for each in peers:
+                closing.enter_context(each)
+            port = peers[0].getsockname()[1]
             async with open_daemon(home, membership, config, port) as daemon:
                 certificate = membership.certificate
                 log.info(
                     f"{certificate.name} ({certificate.role} of {membership.fleet_name}) listens on"
-                    f" {_address_of(peers)}"
+                    f" {_address_of(peers[0])}"
                 )
-                listeners = [trio.SocketListener(trio.socket.from_stdlib_socket(peers))]
+                listeners = [trio.SocketListener(trio.socket.from_stdlib_socket(each)) for each in peers]
                 await _run_until_told(home, daemon, listeners, control)
         log.info("ended")
 

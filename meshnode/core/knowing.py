@@ -117,6 +117,10 @@ class Knowing:
 
     # --- receipts -----------------------------------------------------------------------------------------------
 
+    def presentable(self, journal: Journal) -> Receipt | None:
+        """The newest receipt of a journal, if it may be shown to others: it is durable."""
+        return None if journal.id in self._unwritten else journal.receipt
+
     def push_receipt(self, contact: Contact, journal_id: JournalId, theirs: int = 0) -> None:
         """Send the newest receipt of a journal to a peer that knows none, or an older one (it says `theirs`), unless it
         is not durable yet: then all are told when it is."""
@@ -132,19 +136,25 @@ class Knowing:
             self._state.say(contact, ReceiptFrame(journal.receipt.body, journal.receipt.signature))
 
     def receipt(self, contact: Contact, receipt: Receipt) -> None:
-        """A receipt came. Raises RemoteError: not signed by an endpoint, or not by the journal's own."""
+        """A receipt came. Raises RemoteError as `learn`."""
+        if self.learn(receipt, contact.peer.name):
+            contact.serials[receipt.journal] = max(receipt.serial, contact.serials.get(receipt.journal, 0))
+
+    def learn(self, receipt: Receipt, bearer: str) -> bool:
+        """Take in a receipt that `bearer` brought; whether its signer is known here. Raises RemoteError: not signed by
+        an endpoint, or not by the journal's own."""
         state = self._state
         signer = self._signer(receipt)
         if signer is None:
-            state.log(f"{contact.peer.name} sent a receipt of an endpoint that is not known here")
-            return
+            state.log(f"{bearer} sent a receipt of an endpoint that is not known here")
+            return False
         receipt.verify(signer)
         journal = state.ledger.journals.get(receipt.journal)
         if journal and journal.source is not None and journal.destination != receipt.endpoint:
             raise RemoteError("receipt.endpoint", "is not where its journal goes")
-        contact.serials[receipt.journal] = max(receipt.serial, contact.serials.get(receipt.journal, 0))
         self._apply(receipt)
         self._answer_other_office(receipt)
+        return True
 
     def _signer(self, receipt: Receipt) -> PublicKey | None:
         """Whose receipt it should be: an office's, or a known device's for a journal that goes to it. No more than so

@@ -1,8 +1,12 @@
-"""How a bundle of a peer comes to rest here: checked, given room, made durable, and only then acknowledged."""
+"""How a bundle from elsewhere comes to rest here: checked, given room, made durable, and only then acknowledged.
+
+It comes over a contact (`Landings.bundle`), or is brought by hand (`bringing`); what is checked is the same (`land`).
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
+from enum import Enum
 
 from meshnode.core import routing
 from meshnode.core.contact import Contact, stored_frames
@@ -15,6 +19,7 @@ from meshnode.core.knowing import Knowing
 from meshnode.core.ledger import Journal
 from meshnode.core.ports import (
     Arrived,
+    ContactNumber,
     DropBundles,
     Entry,
     PutBundle,
@@ -24,6 +29,15 @@ from meshnode.core.ports import (
     entry_of,
 )
 from meshnode.core.state import Landing, State
+
+
+class Fate(Enum):
+    """What became of a bundle that came."""
+
+    TAKEN = "on its way to the disk"
+    KNOWN = "here or delivered already"
+    USELESS = "misplaced, or expired"
+    NO_ROOM = "no room for it"
 
 
 class Landings:
@@ -45,31 +59,42 @@ class Landings:
             )  # which counts as credit
         contact.arrived(journal_id, number, size, state.now.s)
         state.fetching.arrived(journal_id, number)
+        match self.land(contact.number, frame, rows, landings):
+            case Fate.TAKEN:
+                return
+            case Fate.USELESS:
+                # Not asked of this peer again. Another one is asked: it may be younger there, or this one has lied.
+                contact.set_offer(journal_id, contact.offers.get(journal_id, NONE) - Ranges.single(number))
+            case Fate.NO_ROOM:
+                state.fetching.decline(journal_id, number)
+            case Fate.KNOWN:
+                pass
+        self.settled(contact, size)
+
+    def land(
+        self, contact: ContactNumber, frame: BundleFrame, rows: list[Row], landings: list[Landing]
+    ) -> Fate:
+        """Check a bundle, and if it is taken add to `rows` and `landings` as `bundle` does. Raises RemoteError: from an
+        unknown source, falsely signed, or altered."""
+        state = self._state
+        header = frame.bundle.header
+        journal_id, number, size = header.journal, header.number, header.payload_size
         certificate = state.certificates.get(header.source)
         if certificate is None:
             raise RemoteError("BUNDLE", "came before the certificate of its source")
         if not state.fetching.lacks(journal_id, number):
-            self.settled(contact, size)
-            return
+            return Fate.KNOWN
         if not state.settings.stand_ins:
             frame.bundle.verify(certificate.key)
         if is_misplaced(header):
-            contact.set_offer(journal_id, contact.offers.get(journal_id, NONE) - Ranges.single(number))
-            self.settled(contact, size)
-            return
+            return Fate.USELESS
         journal = state.ledger.open(header, journal_id)
         if not state.fetching.lacks(journal_id, number):  # an own one, known only now that it is open
-            self.settled(contact, size)
-            return
+            return Fate.KNOWN
         if state.ledger.is_foreign(journal) and frame.age_s > header.lifetime_s:
-            # Not asked of this peer again. Another one is asked: it may be younger there, or this one may have lied.
-            contact.set_offer(journal_id, contact.offers.get(journal_id, NONE) - Ranges.single(number))
-            self.settled(contact, size)
-            return
+            return Fate.USELESS
         if not self._make_room(journal, size, rows):
-            state.fetching.decline(journal_id, number)
-            self.settled(contact, size)
-            return
+            return Fate.NO_ROOM
         born_s = state.now.s - frame.age_s
         row = PutBundle(frame.bundle, journal_id, born_s, state.now.wall_ms)
         state.free_bytes -= size
@@ -78,7 +103,8 @@ class Landings:
         if header.source in state.unsaved_certificates:
             rows.append(PutCertificate(certificate))
         rows.append(row)
-        landings.append(Landing(contact.number, journal, number, entry_of(row)))
+        landings.append(Landing(contact, journal, number, entry_of(row)))
+        return Fate.TAKEN
 
     def _count(self, journal: Journal, size: int) -> None:
         if self._state.ledger.is_foreign(journal):
@@ -115,7 +141,7 @@ class Landings:
         self._knowing.tell_shrunk(journal)
 
     def written(self, landing: Landing) -> None:
-        """A bundle of a contact, and the certificate that it needs, are durable."""
+        """A bundle from elsewhere, and the certificate that it needs, are durable."""
         state = self._state
         self._count(landing.journal, -landing.entry.size)
         if landing.journal.source is not None:

@@ -92,7 +92,7 @@ class Node:
     """One node. Events come one at a time; `state` may be read between them, never written."""
 
     def __init__(self, identity: Identity, settings: Settings, snapshot: Snapshot, now: Instant) -> None:
-        self._torn = remains(identity.device, snapshot)
+        self._torn = remains(snapshot)
         self.state = state = State(identity, settings, snapshot, now)
         self._meeting = Meeting(state)
         self._knowing = Knowing(state)

@@ -7,10 +7,12 @@ Whether a member is revoked is for the brain to say.
 
 from __future__ import annotations
 
+import errno
+import socket
 import ssl
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Final, TypeVar
 
 import trio
 
@@ -18,8 +20,10 @@ from meshnode.core.errors import MeshnodeError, RemoteError
 from meshnode.core.frames import ALPN
 from meshnode.core.identity import Certificate, PublicKey, read_certificate
 from meshnode.core.limits import HANDSHAKE_S
+from meshnode.core.uplink import Failure
 
 TlsStream = trio.SSLStream[trio.SocketStream]
+S = TypeVar("S", bound=trio.abc.Stream)
 
 #: What a handshake can end with when the other side, or the way to it, is not as it should be.
 _FAILURES: Final = (trio.BrokenResourceError, trio.ClosedResourceError, ssl.SSLError, OSError)
@@ -27,6 +31,10 @@ _FAILURES: Final = (trio.BrokenResourceError, trio.ClosedResourceError, ssl.SSLE
 
 class NoContact(MeshnodeError):
     """{problem}."""
+
+    def __init__(self, problem: str, failure: Failure = Failure.BROKE) -> None:
+        super().__init__(problem=problem)
+        self.failure = failure
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,43 +74,93 @@ class Tls:
             try:
                 stream = await trio.open_tcp_stream(host, port)
             except (OSError, UnicodeError) as error:  # the latter: no name can have such a label
-                raise NoContact(problem=_plain(error)) from None
+                raise unreached(error) from None
+            return await self.greet(stream)
+        raise NoContact("no answer", Failure.SILENT)
+
+    async def greet(self, stream: S) -> tuple[trio.SSLStream[S], Certificate]:
+        """Shake hands with whom an open stream leads to. Raises NoContact; the stream is closed then."""
+        with trio.move_on_after(HANDSHAKE_S):
             return await self._shake(trio.SSLStream(stream, self._client, https_compatible=True))
-        raise NoContact(problem="no answer")
+        raise NoContact("no answer", Failure.SILENT)
 
     async def accept(self, stream: trio.SocketStream) -> tuple[TlsStream, Certificate]:
         """Shake hands with whoever has connected. Raises NoContact."""
         with trio.move_on_after(HANDSHAKE_S):
             tls = trio.SSLStream(stream, self._server, server_side=True, https_compatible=True)
             return await self._shake(tls)
-        raise NoContact(problem="it did not finish the handshake")
+        raise NoContact("it did not finish the handshake")
 
-    async def _shake(self, stream: TlsStream) -> tuple[TlsStream, Certificate]:
+    async def _shake(self, stream: trio.SSLStream[S]) -> tuple[trio.SSLStream[S], Certificate]:
         try:
             await stream.do_handshake()
             if stream.selected_alpn_protocol() != ALPN:
-                raise NoContact(problem=f"it does not speak {ALPN}")
+                raise NoContact(f"it does not speak {ALPN}", Failure.NOT_TLS)
             der = stream.getpeercert(binary_form=True)
             if der is None:
-                raise NoContact(problem="it showed no certificate")
+                raise NoContact("it showed no certificate")
             return stream, read_certificate(der, self._authority)
         except _FAILURES as error:
             await trio.aclose_forcefully(stream)
-            raise NoContact(problem=_plain(error)) from None
+            raise NoContact(_plain(error), _failure_of_handshake(error)) from None
         except RemoteError as error:
             await trio.aclose_forcefully(stream)
-            raise NoContact(problem=str(error)) from None
+            raise NoContact(str(error), Failure.OTHER_FLEET) from None
         except BaseException:
             await trio.aclose_forcefully(stream)
             raise
 
 
+def unreached(error: Exception) -> NoContact:
+    """What is to be said of a connection that did not come about, however many addresses were tried."""
+    failures = {_failure_of(each) for each in _innermost_all(error)}
+    return NoContact(_plain(error), next(failure for failure in _MOST_TELLING if failure in failures))
+
+
+_MOST_TELLING: Final = (
+    Failure.REFUSED,
+    Failure.BROKE,
+    Failure.SILENT,
+    Failure.NO_NAME,
+    Failure.NO_ROUTE,
+)
+_FAILURES_OF: Final = {
+    errno.ECONNREFUSED: Failure.REFUSED,
+    errno.ECONNRESET: Failure.BROKE,
+    errno.ENETUNREACH: Failure.NO_ROUTE,
+    errno.ENETDOWN: Failure.NO_ROUTE,
+    errno.EADDRNOTAVAIL: Failure.NO_ROUTE,
+}
+
+
+def _failure_of(error: BaseException) -> Failure:
+    if isinstance(error, socket.gaierror | UnicodeError):
+        return Failure.NO_NAME
+    number = error.errno if isinstance(error, OSError) else None
+    return _FAILURES_OF.get(number or 0, Failure.SILENT)
+
+
+def _failure_of_handshake(error: BaseException) -> Failure:
+    inner = _innermost_all(error)[0]
+    if isinstance(inner, ssl.SSLCertVerificationError):
+        return Failure.OTHER_FLEET
+    if isinstance(inner, ssl.SSLError) and inner.reason in ("WRONG_VERSION_NUMBER", "RECORD_LAYER_FAILURE"):
+        return Failure.NOT_TLS
+    return Failure.BROKE
+
+
+def _innermost_all(error: BaseException) -> list[BaseException]:
+    """The reasons below all layers."""
+    if error.__cause__ is not None:
+        return _innermost_all(error.__cause__)
+    if isinstance(error, BaseExceptionGroup):
+        return [inner for each in error.exceptions for inner in _innermost_all(each)]
+    return [error]
+
+
 def _plain(error: BaseException) -> str:
     """The innermost reason, without the layers above it."""
-    while error.__cause__ is not None:
-        error = error.__cause__
-    if isinstance(error, BaseExceptionGroup):
-        return _plain(error.exceptions[0])
+    error = _innermost_all(error)[0]
     if isinstance(error, ssl.SSLError) and error.reason:
         return error.reason.lower().replace("_", " ")
     if isinstance(error, OSError) and error.strerror:

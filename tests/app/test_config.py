@@ -15,13 +15,14 @@ from meshnode.app.config import (
     Config,
     OfficeConfig,
     StoreConfig,
+    UplinkConfig,
     default_text,
     parse_address,
     parse_config,
     read_config,
 )
 from meshnode.core.errors import BadAddress, BadConfig, FileTrouble
-from meshnode.core.limits import FLOOR_BYTES, FOREIGN_QUOTA_BYTES
+from meshnode.core.limits import FLOOR_BYTES, FOREIGN_QUOTA_BYTES, MIB
 from meshnode.office.sinks import HttpFiles
 
 PATH = Path("/home/node/config.toml")
@@ -41,8 +42,11 @@ def test_the_default_text_says_the_defaults() -> None:
     # also when every key in it is uncommented; the floor then no longer depends on the disk
     spoken = re.sub(r"^#(?=[a-z_]+ = )", "", default_text(), flags=re.MULTILINE)
     spoken, http, files = spoken.partition("[office.http]\n")
-    assert spoken.count(" = ") == 7
-    assert parse_config(spoken, PATH) == Config(store=StoreConfig(floor_bytes=FLOOR_BYTES))
+    assert spoken.count(" = ") == 10
+    assert parse_config(spoken, PATH) == Config(
+        store=StoreConfig(floor_bytes=FLOOR_BYTES),
+        uplink=UplinkConfig(metered_bytes_a_day=100 * MIB),  # by default there is no limit
+    )
     # these have no default; what stands there are examples
     assert files.count(" = ") == 4
     examples = parse_config(http + files, PATH).office.http
@@ -61,6 +65,7 @@ def test_every_key_is_taken(tmp_path: Path) -> None:
         'peers = ["10.0.0.7:7766", "gateway.example:1", "[fe80::1%wlan0]:65535", "10.0.0.7:7766"]\n'
         "[store]\nforeign_quota_bytes = 0\nfloor_bytes = 1_000\n"
         '[office]\nsink = "directory:/srv/records"\n'
+        '[uplink]\ninterfaces = ["wlan*", "eth0", "eth0"]\nmetered = []\nmetered_bytes_a_day = 0\n'
     )
     assert read_config(path) == Config(
         listen=Address("::", 0),
@@ -69,6 +74,7 @@ def test_every_key_is_taken(tmp_path: Path) -> None:
         peers=(Address("10.0.0.7", 7766), Address("gateway.example", 1), Address("fe80::1%wlan0", 65535)),
         store=StoreConfig(foreign_quota_bytes=0, floor_bytes=1000),
         office=OfficeConfig(sink="directory:/srv/records"),
+        uplink=UplinkConfig(interfaces=("wlan*", "eth0"), metered=(), metered_bytes_a_day=0),
     )
     assert read_config(path).office.directory(tmp_path) == Path("/srv/records")
 
@@ -92,7 +98,7 @@ def test_an_office_that_posts_to_a_server(tmp_path: Path) -> None:
     [
         (
             "colour = 1",
-            "`colour` is not a key; there are listen, control, discovery, peers, [store], [office]",
+            "`colour` is not a key; there are listen, control, discovery, peers, [store], [office], [uplink]",
         ),
         ("[store]\nquota = 1", "`store.quota` is not a key; there are foreign_quota_bytes, floor_bytes"),
         ("[office]\nlisten = 1", "`office.listen` is not a key; there are sink, [office.http]"),
@@ -115,6 +121,17 @@ def test_an_office_that_posts_to_a_server(tmp_path: Path) -> None:
         ("[store]\nforeign_quota_bytes = 1.5", "`store.foreign_quota_bytes` must be a whole number"),
         ('[store]\nfloor_bytes = "5%"', "`store.floor_bytes` must be a whole number of bytes, 0 or more"),
         ("[office]\nsink = 1", "`office.sink` must be text"),
+        (
+            "[uplink]\nproxy = 1",
+            "`uplink.proxy` is not a key; there are interfaces, metered, metered_bytes_a_day",
+        ),
+        ('[uplink]\ninterfaces = "wlan0"', "`uplink.interfaces` must be a list of names or patterns"),
+        ("[uplink]\nmetered = [1]", "`uplink.metered` must be a list of names or patterns"),
+        ('[uplink]\nmetered = [""]', "`uplink.metered` must be a list of names or patterns"),
+        (
+            "[uplink]\nmetered_bytes_a_day = -1",
+            "`uplink.metered_bytes_a_day` must be a whole number of bytes",
+        ),
         (
             '[office]\nsink = "directory:"',
             '`office.sink` must be "directory:PATH", "http://HOST/PATH" or "https://HOST/PATH"',

@@ -6,7 +6,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from meshnode.core.dialing import CONFIGURED, GATEWAY, OFFICE, PROBE, REMEMBERED, SIGHTED, Dialing
+from meshnode.core.dialing import (
+    CONFIGURED,
+    GATEWAY,
+    HEAD_START_S,
+    OFFICE,
+    PROBE,
+    REMEMBERED,
+    SIGHTED,
+    Dialing,
+)
 from meshnode.core.identity import DeviceId
 from meshnode.core.limits import (
     BACKOFF_FIRST_S,
@@ -112,14 +121,28 @@ def test_of_several_addresses_of_a_device_each_has_a_head_start() -> None:
     for text in (A, B, C):
         dialing.note(text, HIGHER, SIGHTED, 5.0)
     assert dialing.due(5.0, set()) == [A]
-    assert dialing.next_due_s(set()) == 6.0
-    assert dialing.due(5.9, set()) == []
+    assert dialing.next_due_s(set()) == 5.0 + HEAD_START_S
+    assert dialing.due(4.9 + HEAD_START_S, set()) == []
     assert dialing.due(6.0, set()) == [B], "the first one hangs"
-    assert dialing.due(6.5, set()) == []
-    dialing.failed(B, 6.5)
-    assert dialing.due(6.5, set()) == [C], "the first one has had its time"
+    assert dialing.due(6.1, set()) == []
+    dialing.failed(B, 6.1)
+    assert dialing.due(6.1, set()) == [C], "the first one has had its time"
     dialing.opened(C, HIGHER)
     assert dialing.next_due_s({HIGHER}) is None
+
+
+def test_where_a_device_is_heard_it_is_dialled_before_and_besides_where_it_was_once() -> None:
+    dialing = Dialing(ME)
+    dialing.remember(A, HIGHER, 1.0)
+    dialing.remember(B, HIGHER, 2.0)
+    assert dialing.due(5.0, set()) == [B], "the latest memory first"
+    dialing.note(C, HIGHER, PROBE, 5.1)
+    assert dialing.due(5.1, set()) == [C]
+    assert dialing.due(5.1 + HEAD_START_S, set()) == [A]
+    dialing = Dialing(ME)
+    dialing.remember(A, HIGHER, 1.0)
+    dialing.note(C, HIGHER, PROBE, 5.0)
+    assert dialing.due(5.0, set()) == [C]
 
 
 def test_one_that_fails_at_once_does_not_hold_the_others_up() -> None:
@@ -312,4 +335,5 @@ def test_a_configured_address_is_always_tried_again(
         dialing.failed(text, now_s)
     due_s = min(address.next_s for address in dialing.addresses.values() if address.text == A)
     assert due_s <= now_s + 1.25 * BACKOFF_MAX_S
-    assert A in dialing.due(max(now_s, due_s), set())
+    then_s = max(now_s, due_s)
+    assert A in dialing.due(then_s, set()) + dialing.due(then_s + HEAD_START_S, set())

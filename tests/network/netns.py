@@ -70,13 +70,17 @@ class Lab:
     def _nowhere(self) -> str:
         return self.namespace()
 
-    def place(self, *, multicast: bool = True) -> Place:
-        """A new place. Without `multicast` it is one of the many Wi-Fis that forward no multicast."""
-        return Place(self.namespace(), multicast)
+    def place(self, *, multicast: bool = True, broadcast: bool = True) -> Place:
+        """A new place. Without `multicast` it is one of the many Wi-Fis that forward none; without `broadcast`, one
+        where only those find each other who know each other's link addresses (`Host.knows`)."""
+        return Place(self.namespace(), multicast, broadcast)
 
-    def host(self, address: str | None = None, place: Place | None = None) -> Host:
-        """A new host, its `eth0` up, with an address such as '10.77.0.1/24' if given, in a place if given."""
-        host = Host(self, self.namespace(), self._nowhere, next(self._names))
+    def host(self, address: str | None = None, place: Place | None = None, *, ipv6: bool = True) -> Host:
+        """A new host, its `eth0` up, with an address such as '10.77.0.1/24' if given, in a place if given.
+
+        With `ipv6` it gets a link-local address too, a second or two after it has a carrier.
+        """
+        host = Host(self, self.namespace(), self._nowhere, next(self._names), ipv6=ipv6)
         if address is not None:
             host.ip("address", "add", address, "dev", "eth0")
         if place is not None:
@@ -101,9 +105,10 @@ class Lab:
 class Place:
     """A bridge that forwards at once and everywhere."""
 
-    def __init__(self, namespace: str, multicast: bool) -> None:
+    def __init__(self, namespace: str, multicast: bool, broadcast: bool) -> None:
         self.namespace = namespace
         self._multicast = multicast
+        self._broadcast = broadcast
         self._ports: set[str] = set()
         options = ("forward_delay", "0", "stp_state", "0", "mcast_snooping", "0")
         self.ip("link", "add", "br0", "type", "bridge", *options)
@@ -129,14 +134,15 @@ class Place:
             self._flood(port)
 
     def _flood(self, port: str) -> None:
-        flood = "on" if self._multicast else "off"
-        _run("bridge", "-n", self.namespace, "link", "set", "dev", port, "mcast_flood", flood)
+        for kind, flood in (("mcast_flood", self._multicast), ("bcast_flood", self._broadcast)):
+            switch = "on" if flood else "off"
+            _run("bridge", "-n", self.namespace, "link", "set", "dev", port, kind, switch)
 
 
 class Host:
     """A device with one link, `eth0`."""
 
-    def __init__(self, lab: Lab, namespace: str, nowhere: str, number: int) -> None:
+    def __init__(self, lab: Lab, namespace: str, nowhere: str, number: int, *, ipv6: bool) -> None:
         self.namespace = namespace
         self._lab = lab
         self._nowhere = nowhere
@@ -144,11 +150,17 @@ class Host:
         self._port_in = nowhere
         self._place: Place | None = None
         self.ip("link", "add", "eth0", "type", "veth", "peer", "name", self._port, "netns", nowhere)
+        if not ipv6:
+            self.set("net.ipv6.conf.eth0.disable_ipv6", 1)
         self.up()
 
     def ip(self, *arguments: str) -> str:
         """Run `ip` in this host; what it prints."""
         return _run("ip", "-n", self.namespace, *arguments)
+
+    def set(self, key: str, value: int) -> None:
+        """Set a parameter of this host's kernel, such as 'net.ipv4.ip_forward'."""
+        _run("ip", "netns", "exec", self.namespace, "sysctl", "-q", f"{key}={value}")
 
     def plug(self, place: Place) -> None:
         """Walk into a place, out of the one before."""
@@ -177,6 +189,11 @@ class Host:
     def down(self) -> None:
         """Switch `eth0` off, as a flight mode does: its routes are gone, and come back with `up`."""
         self.ip("link", "set", "eth0", "down")
+
+    def knows(self, other: Host, ip: str) -> None:
+        """Find `other` at this address without asking for it by broadcast."""
+        link = other.ip("-brief", "link", "show", "dev", "eth0").split()[2]
+        self.ip("neighbour", "replace", ip, "lladdr", link, "dev", "eth0", "nud", "permanent")
 
     def set_address(self, address: str) -> None:
         """Have this address, such as '10.77.0.9/24', instead of the ones before."""

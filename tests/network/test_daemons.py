@@ -150,24 +150,6 @@ def test_three_places_one_carrier(
     measured(record_property, "the receipt in the hamlet", began_s)
 
 
-def test_a_network_without_multicast(
-    world: tuple[netns.Lab, Fleet], record_property: Callable[[str, object], None]
-) -> None:
-    """The colleague who runs the hotspot is the gateway: that is where the others look for him."""
-    lab, fleet = world
-    place = lab.place(multicast=False)
-    hotspot, guest = lab.host("10.77.0.1/24", place), lab.host("10.77.0.2/24")
-    fleet.enroll("office", "office")
-    ana, budi = settle(fleet, "ana", hotspot), settle(fleet, "budi", guest)
-    fleet.start(ana, budi)
-    budi.give(PHOTO)
-    began_s = time.monotonic()
-    guest.plug(place)
-    guest.ip("route", "add", "default", "via", "10.77.0.1")
-    fleet.until("it is carried", lambda: budi.states() == ["carried"], 2 * FOUND_S)
-    measured(record_property, "from the hotspot to carried", began_s)
-
-
 def test_the_office_over_the_internet(
     world: tuple[netns.Lab, Fleet], record_property: Callable[[str, object], None]
 ) -> None:

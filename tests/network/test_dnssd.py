@@ -17,8 +17,9 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from zeroconf import ServiceInfo
 
-from meshnode.drivers import dnssd, network
-from meshnode.drivers.dnssd import TYPE, Announcement, Discovery, Sighting, announcement_in, text_of
+from meshnode.drivers import network
+from meshnode.drivers.dnssd import Announcement, Discovery, Sighting, responder
+from meshnode.drivers.dnssd.announcement import TYPE, announcement_in, text_of
 from tests.network import netns
 
 ROOT = pathlib.Path(__file__).parents[2]
@@ -32,7 +33,7 @@ FOUND_S = 3.0
 
 async def node(name: str, fleet: bytes, ask_again_s: float) -> None:
     """Say whom we sight and when the network changed; have an uplink after each line on stdin; end with it."""
-    dnssd.ASK_AGAIN_S = ask_again_s
+    responder.ASK_AGAIN_S = ask_again_s
 
     def announcement(uplink: bool) -> Announcement:
         return Announcement(fleet, name.encode().ljust(16), ("officer", "gateway"), uplink, 7766)
@@ -46,7 +47,9 @@ async def node(name: str, fleet: bytes, ask_again_s: float) -> None:
         say("changed")
         discovery.network_changed()
 
-    discovery = Discovery(announcement(False), sighted, lambda: [own.ip for own in network.addresses()])
+    discovery = Discovery(
+        announcement(False), sighted, lambda: [str(own).partition("/")[0] for own in network.local_networks()]
+    )
     async with trio.open_nursery() as nursery:
         await nursery.start(network.watch, changed)
         await nursery.start(discovery.run)
@@ -196,7 +199,7 @@ def lab() -> Iterator[netns.Lab]:
 
 
 def start(
-    host: netns.Host, name: str, *, fleet: bytes = FLEET, ask_again_s: float = dnssd.ASK_AGAIN_S
+    host: netns.Host, name: str, *, fleet: bytes = FLEET, ask_again_s: float = responder.ASK_AGAIN_S
 ) -> netns.Process:
     return start_program(host, name, fleet.hex(), str(ask_again_s))
 
@@ -206,12 +209,17 @@ def start_program(host: netns.Host, *arguments: str) -> netns.Process:
     return host.start("env", f"PYTHONPATH={ROOT}", *python, *arguments)
 
 
-def seconds(what: str, act: Callable[[], object], *expected: tuple[netns.Process, str]) -> float:
+def seconds(
+    what: str,
+    act: Callable[[], object],
+    *expected: tuple[netns.Process, str],
+    within_s: float = FOUND_S,
+) -> float:
     """Do something and wait for what is to be printed after it; how long it took."""
     begin_s = time.monotonic()
     act()
     for process, wanted in expected:
-        process.expect(wanted, within_s=FOUND_S)
+        process.expect(wanted, within_s)
     took_s = time.monotonic() - begin_s
     say(f"{what}: {took_s:.3f} s")
     return took_s
@@ -224,10 +232,10 @@ def sightings(process: netns.Process) -> list[str]:
 class Pair:
     """Budi and Sari, who have found each other in one place."""
 
-    def __init__(self, lab: netns.Lab) -> None:
+    def __init__(self, lab: netns.Lab, *, ipv6: bool = True) -> None:
         self.place = lab.place()
-        self.budi_host = lab.host("10.77.0.1/24", self.place)
-        self.sari_host = lab.host("10.77.0.2/24", self.place)
+        self.budi_host = lab.host("10.77.0.1/24", self.place, ipv6=ipv6)
+        self.sari_host = lab.host("10.77.0.2/24", self.place, ipv6=ipv6)
         self.budi, self.sari = start(self.budi_host, "budi"), start(self.sari_host, "sari")
         self.budi.expect("sighted sari at 10.77.0.2:7766 ('officer', 'gateway')", START_S)
         self.sari.expect("sighted budi at 10.77.0.1:7766 ('officer', 'gateway')", START_S)
@@ -301,7 +309,9 @@ def test_who_comes_back_with_the_same_address_is_told_again(pair: Pair) -> None:
     seconds("carrier back", lambda: pair.budi_host.plug(pair.place), *pair.found_again())
 
 
-def test_a_short_loss_of_the_carrier_is_one_change(pair: Pair) -> None:
+def test_a_short_loss_of_the_carrier_is_one_change(lab: netns.Lab) -> None:
+    pair = Pair(lab, ipv6=False)
+
     def flap() -> None:
         pair.budi_host.unplug()
         pair.budi_host.plug(pair.place)
@@ -311,7 +321,8 @@ def test_a_short_loss_of_the_carrier_is_one_change(pair: Pair) -> None:
     assert pair.budi.printed.count("changed") == 1
 
 
-def test_what_is_no_change_of_the_network_is_not_reported(pair: Pair) -> None:
+def test_what_is_no_change_of_the_network_is_not_reported(lab: netns.Lab) -> None:
+    pair = Pair(lab, ipv6=False)  # an address that comes late would be a change
     pair.budi_host.ip("link", "set", "eth0", "mtu", "1400")  # of this link nothing was known before
     pair.budi.expect("changed", FOUND_S)
     pair.budi_host.ip("link", "set", "eth0", "mtu", "1300")
@@ -319,6 +330,25 @@ def test_what_is_no_change_of_the_network_is_not_reported(pair: Pair) -> None:
     pair.budi_host.ip("address", "replace", "10.77.0.1/24", "dev", "eth0", *lifetime)
     with pytest.raises(AssertionError, match="s passed without 'changed'"):
         pair.budi.expect("changed", within_s=2 * network.LATEST_S)
+
+
+def test_link_local_addresses_are_enough(lab: netns.Lab) -> None:
+    place = lab.place()
+    hosts = lab.host(), lab.host()
+    budi, sari = start(hosts[0], "budi"), start(hosts[1], "sari")
+    budi.expect("ready", START_S)
+    sari.expect("ready", START_S)
+
+    def walk_in() -> None:
+        for host in hosts:
+            host.plug(place)
+
+    # The kernels make sure for a second or two that nobody else has these addresses.
+    found = (budi, "sighted sari at fe80::"), (sari, "sighted budi at fe80::")
+    seconds("IPv6 only", walk_in, *found, within_s=2 * FOUND_S)
+    for process in (budi, sari):
+        assert process.end(FOUND_S) == 0
+        assert all("%eth0:7766" in line for line in sightings(process))
 
 
 def test_who_moves_on_finds_others(lab: netns.Lab, pair: Pair) -> None:
@@ -408,7 +438,8 @@ def test_forged_and_broken_packets_do_no_harm(lab: netns.Lab, pair: Pair) -> Non
     pair.budi_host.unplug()
     seconds("after forgeries", lambda: pair.budi_host.plug(pair.place), *pair.found_again())
     assert pair.budi.end(FOUND_S) == 0
-    assert {line.split()[3] for line in sightings(pair.budi)} == {"10.77.0.2:7766", "10.77.0.66:7766"}
+    at = {line.split()[3] for line in sightings(pair.budi)}
+    assert {each for each in at if not each.startswith("fe80::")} == {"10.77.0.2:7766", "10.77.0.66:7766"}
     assert not [line for line in pair.budi.printed if "Exception" in line]
 
 

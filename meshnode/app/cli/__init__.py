@@ -35,6 +35,9 @@ COMMANDS: Final = {
         "Tell the officer what the registry made of a message.",
     ),
     "peers": ("meshnode.app.cli.messages:peers", "List the nodes in contact."),
+    "export": ("meshnode.app.cli.carrying:export", "Write to a stick what it lacks of what is carried here."),
+    "import": ("meshnode.app.cli.carrying:import_", "Take what is on a stick."),
+    "doctor": ("meshnode.app.cli.doctor:doctor", "Find out why nobody is met or nothing delivered."),
     "simulate": (
         "meshnode.app.cli.simulate:simulate",
         "Say what a fleet would deliver, by running the real node over a plan of contacts.",

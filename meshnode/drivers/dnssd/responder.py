@@ -1,25 +1,4 @@
-"""Finds the devices of the same fleet on the local network, and is found: DNS-SD over mDNS (RFC 6762, 6763).
-
-A device is the service instance `<device id>._meshnode._tcp.local.` on the host `<device id>.local.`. Its
-TXT record says `v=1`, `fleet` and `id` in hexadecimal, `roles` separated by commas, and `uplink` 0 or 1.
-Anybody on the network can read and forge all of it: a sighting is a reason to dial, no more. A last key, `n`,
-is drawn anew for each announcement, so that news is never taken for a repetition of what was said before.
-
-A **sighting** is told whenever somebody is heard, not only when the set of known services changes. Who left
-without a goodbye and comes back announces what is still in everybody's cache, and is to be dialled at once
-all the same. What is heard again unchanged is told once in `REPEAT_S`.
-
-After a **change of the network** everything is made anew: the multicast memberships, which the kernel
-forgets with an interface; the announcement, with the present addresses; and the question, without the
-answers known from before, since known answers silence those who are still here. There is no goodbye, because
-it would reach those who stay. There is no probing (RFC 6762 section 8.1), which takes 1.5 s: names are
-unique by construction. Lost packets, and switches that forward nothing in their first 30 s, are made up for
-by asking again every `ASK_AGAIN_S`, with the known answers.
-
-A network that misbehaves costs a line in the log; what failed is tried again at the next change or question.
-IPv4 only. zeroconf lives on asyncio, so `Discovery` gives it a loop in a thread of its own; all that touches
-zeroconf is in `_Responder`, which runs on that loop only.
-"""
+"""The side of DNS-SD that lives on asyncio: announces, asks and hears, by zeroconf."""
 
 from __future__ import annotations
 
@@ -28,170 +7,36 @@ import contextlib
 import logging
 import re
 import secrets
+import socket
 from collections.abc import Awaitable, Callable, Iterable
-from dataclasses import dataclass
-from typing import Any
+from ipaddress import IPv4Address, IPv6Address
+from typing import Final
 
-import trio
 import zeroconf
 from zeroconf import (  # type: ignore[attr-defined] # records are public, but not in __all__
     DNSAddress,
+    DNSOutgoing,
     DNSPointer,
+    DNSQuestion,
     IPVersion,
     RecordUpdate,
     RecordUpdateListener,
     Zeroconf,
+    current_time_millis,
 )
 from zeroconf.asyncio import AsyncServiceBrowser, AsyncServiceInfo, AsyncZeroconf
+from zeroconf.const import _CLASS_IN, _FLAGS_QR_QUERY, _TYPE_PTR
 
-TYPE = "_meshnode._tcp.local."
+from meshnode.drivers.dnssd.announcement import TYPE, Announcement, Sighting, announcement_in, text_of
+
 REPEAT_S = 1.0
 ASK_AGAIN_S = 60.0
 
-_TEXT_VERSION = b"1"
-_HEX_ID = re.compile(rb"[0-9a-f]{32}")
-_ROLES = re.compile(rb"(?:[a-z]+(?:,[a-z]+)*)?")
-_INSTANCE = re.compile(r"[0-9a-f]{32}\." + re.escape(TYPE))
-#: Of a flood of invented devices, no more than this is kept in memory, heard and not yet read.
-_TOLD_MAX = _UNREAD_MAX = 1024
+_INSTANCE: Final = re.compile(r"[0-9a-f]{32}\." + re.escape(TYPE))
+#: Of a flood of invented devices, no more than this is kept in memory.
+_TOLD_MAX = 1024
 
 _log = logging.getLogger("meshnode.dnssd")
-
-
-@dataclass(frozen=True)
-class Announcement:
-    """What a device tells of itself: ids of 16 bytes, its roles, whether it has an uplink, its TCP port."""
-
-    fleet: bytes
-    device: bytes
-    roles: tuple[str, ...]
-    uplink: bool
-    port: int
-
-
-@dataclass(frozen=True)
-class Sighting:
-    """A device of the fleet was heard, and says that it can be reached at this IPv4 address and port."""
-
-    fleet: bytes
-    device: bytes
-    address: tuple[str, int]
-    roles: tuple[str, ...]
-    uplink: bool
-
-
-def text_of(announcement: Announcement, n: str) -> dict[str, str]:
-    """The TXT record of an announcement, as keys and values; `n` tells it from those before."""
-    return {
-        "v": _TEXT_VERSION.decode(),
-        "fleet": announcement.fleet.hex(),
-        "id": announcement.device.hex(),
-        "roles": ",".join(announcement.roles),
-        "uplink": str(int(announcement.uplink)),
-        "n": n,
-    }
-
-
-def announcement_in(text: bytes, port: int | None) -> Announcement | None:
-    """The announcement in the bytes of a TXT record, with the port of the SRV record; None if there is none.
-
-    Unknown keys are for later versions and are ignored (RFC 6763 section 6.4).
-    """
-    says = AsyncServiceInfo(TYPE, TYPE, properties=text).properties
-    fleet, device, roles = says.get(b"fleet") or b"", says.get(b"id") or b"", says.get(b"roles") or b""
-    uplink = says.get(b"uplink")
-    if (
-        says.get(b"v") != _TEXT_VERSION
-        or not _HEX_ID.fullmatch(fleet)
-        or not _HEX_ID.fullmatch(device)
-        or not _ROLES.fullmatch(roles)
-        or uplink not in (b"0", b"1")
-        or not port
-    ):
-        return None
-    return Announcement(
-        fleet=bytes.fromhex(fleet.decode()),
-        device=bytes.fromhex(device.decode()),
-        roles=tuple(roles.decode().split(",")) if roles else (),
-        uplink=uplink == b"1",
-        port=port,
-    )
-
-
-class Discovery:
-    """Announces this device and tells of the others of its fleet, while `run` runs.
-
-    `on_sighting` is called in the task that runs `run`. `addresses` gives the IPv4 addresses to be found at;
-    it is called from another thread, at the start and after each change, and may raise OSError.
-    """
-
-    def __init__(
-        self,
-        announcement: Announcement,
-        on_sighting: Callable[[Sighting], None],
-        addresses: Callable[[], Iterable[str]],
-    ) -> None:
-        self._announcement = announcement
-        self._on_sighting = on_sighting
-        self._addresses = addresses
-        self._running: tuple[asyncio.AbstractEventLoop, _Responder] | None = None
-
-    async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
-        """Be found and find, until cancelled; then say goodbye, which takes a quarter of a second."""
-        token = trio.lowlevel.current_trio_token()
-        send, receive = trio.open_memory_channel[Sighting](_UNREAD_MAX)
-
-        def hear(sighting: Sighting) -> None:
-            # Whoever floods us loses sightings; one that comes too late is nobody's any more.
-            with contextlib.suppress(trio.WouldBlock, trio.BrokenResourceError, trio.ClosedResourceError):
-                send.send_nowait(sighting)
-
-        def tell(sighting: Sighting) -> None:
-            token.run_sync_soon(hear, sighting)
-
-        runner = asyncio.Runner(loop_factory=asyncio.new_event_loop)
-        loop = runner.get_loop()
-        responder = _Responder(self._announcement, self._addresses, tell)
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(_run_in_thread, runner, responder)
-            self._running = loop, responder
-            task_status.started()
-            with send, receive:
-                try:
-                    async for sighting in receive:
-                        self._on_sighting(sighting)
-                finally:
-                    self._running = None
-                    if not loop.is_closed():
-                        loop.call_soon_threadsafe(responder.stop)
-
-    def network_changed(self) -> None:
-        """Announce and ask anew: call it whenever the network may have become another one."""
-        if self._running is not None:
-            loop, responder = self._running
-            loop.call_soon_threadsafe(responder.network_changed)
-
-    def update(self, announcement: Announcement) -> None:
-        """Announce this from now on. The ids and the port must be what they were."""
-        self._announcement = announcement
-        if self._running is not None:
-            loop, responder = self._running
-            loop.call_soon_threadsafe(responder.update, announcement)
-
-
-async def _run_in_thread(runner: asyncio.Runner, responder: _Responder) -> None:
-    def run() -> None:
-        with runner:
-            runner.get_loop().set_exception_handler(_log_from_loop)
-            runner.run(responder.run())
-
-    # `stop` ends it, not cancellation: the loop is to be run, say goodbye and be closed in any case.
-    with trio.CancelScope(shield=True):
-        await trio.to_thread.run_sync(run, limiter=trio.CapacityLimiter(1))
-
-
-def _log_from_loop(_loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
-    _log.error("%s: %r", context["message"], context.get("exception"))
 
 
 class _OneLine(logging.Filter):
@@ -206,8 +51,8 @@ class _OneLine(logging.Filter):
 logging.getLogger("zeroconf").addFilter(_OneLine())
 
 
-class _Responder(RecordUpdateListener):
-    """What runs on the asyncio loop: announcing, asking, hearing."""
+class Responder(RecordUpdateListener):
+    """What runs on the asyncio loop: announcing, asking, hearing. `tell` is called there too."""
 
     def __init__(
         self,
@@ -231,19 +76,23 @@ class _Responder(RecordUpdateListener):
         self._packet_ms = 0.0
 
     def network_changed(self) -> None:
+        """Begin anew."""
         self._network_changed = True
         self._wake.set()
 
     def update(self, announcement: Announcement) -> None:
+        """Announce this from now on."""
         self._announcement = announcement
         self._announcement_changed = True
         self._wake.set()
 
     def stop(self) -> None:
+        """Say goodbye, and end `run`."""
         self._stopping = True
         self._wake.set()
 
     async def run(self) -> None:
+        """Be found and find, until stopped."""
         try:
             while not self._stopping:
                 await self._freshen()
@@ -264,7 +113,7 @@ class _Responder(RecordUpdateListener):
                 self._service = self._service_at(self._service.parsed_addresses())
                 self._announce(await self._zeroconf.async_update_service(self._service))
             elif self._service is not None:
-                await self._ask(self._zeroconf)
+                self._ask_again(self._zeroconf.zeroconf)
         except (OSError, zeroconf.Error) as error:
             _log.warning("cannot be found or find others on this network: %r", error)
             await self._close()
@@ -272,9 +121,10 @@ class _Responder(RecordUpdateListener):
     # --- announcing and asking ---
 
     async def _begin_anew(self) -> None:
-        addresses = sorted(set(self._addresses()))
+        addresses = sorted(set(self._addresses()), key=lambda address: (":" in address, address))
         await self._fall_silent()
         if self._zeroconf is None:
+            # With the first IPv6 address it makes itself ready for IPv6 too.
             self._zeroconf = AsyncZeroconf(interfaces=[], ip_version=IPVersion.V4Only)
             self._zeroconf.zeroconf.async_add_listener(self, None)
         if self._service is not None:
@@ -286,7 +136,7 @@ class _Responder(RecordUpdateListener):
         self._told_s.clear()
         # Leaving comes first because an address that stayed would otherwise be left as it is.
         await self._zeroconf.async_update_interfaces([])
-        await self._join(self._zeroconf, addresses)
+        await self._join(self._zeroconf, _to_speak_from(addresses))
         if addresses:
             self._service = self._service_at(addresses)
             # Cooperating responders are those that share a name, which zeroconf does not probe for.
@@ -312,7 +162,7 @@ class _Responder(RecordUpdateListener):
             port=self._announcement.port,
             properties=text_of(self._announcement, secrets.token_hex(4)),
             server=f"{name}.local.",
-            parsed_addresses=addresses,
+            parsed_addresses=[address.partition("%")[0] for address in addresses],
         )
 
     def _announce(self, announcing: Awaitable[object]) -> None:
@@ -322,10 +172,18 @@ class _Responder(RecordUpdateListener):
         self._announcing = asyncio.ensure_future(announcing)
 
     async def _ask(self, zeroconf_: AsyncZeroconf) -> None:
-        if self._browser is not None:
-            await self._browser.async_cancel()
-        # The browser only asks; it would not tell of those who come back while they are in the cache.
+        # Four packets over a quarter of a minute. The browser only asks; it would not tell of those who come back
+        # while they are in the cache.
         self._browser = AsyncServiceBrowser(zeroconf_.zeroconf, TYPE, handlers=[lambda **_: None])
+
+    def _ask_again(self, zc: Zeroconf) -> None:
+        question = DNSOutgoing(_FLAGS_QR_QUERY)
+        question.add_question(DNSQuestion(TYPE, _TYPE_PTR, _CLASS_IN))
+        now_ms = current_time_millis()
+        for known in zc.cache.get_all_by_details(TYPE, _TYPE_PTR, _CLASS_IN):
+            if not known.is_stale(now_ms):
+                question.add_answer_at_time(known, now_ms)
+        zc.async_send(question)
 
     async def _fall_silent(self) -> None:
         if self._announcing is not None:
@@ -385,11 +243,11 @@ class _Responder(RecordUpdateListener):
             for update in self._packet
             if isinstance(update.new, DNSAddress) and update.new.key == service.server_key
         }
-        for ip in service.ip_addresses_by_version(IPVersion.V4Only):
+        for ip in service.ip_addresses_by_version(IPVersion.All):
             current = not in_packet or ip.packed in in_packet
-            dialable = not (ip.is_unspecified or ip.is_loopback or ip.is_multicast or ip.is_reserved)
-            if current and dialable and self._is_news(service.text, str(ip), said.port):
-                address = str(ip), said.port
+            host = _dialable(ip) if current else None
+            if host is not None and self._is_news(service.text, host, said.port):
+                address = host, said.port
                 self._tell(Sighting(said.fleet, said.device, address, said.roles, said.uplink))
 
     def _is_news(self, *heard: object) -> bool:
@@ -400,3 +258,24 @@ class _Responder(RecordUpdateListener):
             self._told_s.clear()
         self._told_s[heard] = now_s
         return True
+
+
+def _to_speak_from(addresses: list[str]) -> list[str]:
+    """One address of each interface and IP version, as far as can be told. In IPv6 it is the link-local one: only to
+    what comes from there does the receiver's system add the link on which it came."""
+    return [each for each in addresses if ":" not in each or "%" in each]
+
+
+def _dialable(ip: IPv4Address | IPv6Address) -> str | None:
+    """The address as it is dialled; None if nobody can be there, or nobody can say on which link."""
+    if ip.is_unspecified or ip.is_loopback or ip.is_multicast or ip.is_reserved:
+        return None
+    if isinstance(ip, IPv4Address) or not ip.is_link_local:
+        return str(ip)
+    if ip.scope_id is None:  # heard over IPv4, or forged
+        return None
+    plain, _, index = str(ip).partition("%")
+    try:
+        return f"{plain}%{socket.if_indextoname(int(index))}"
+    except OSError:  # the interface has gone by now
+        return None
