@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import http.client
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Any, Final
 
 from meshnode.app.config import Address, parse_address
@@ -35,6 +35,15 @@ class Client:
 
         Raises NoNode or NotJoined: there can be no daemon; NotRunning, NotAnswering; DaemonRefused: it said no.
         """
+        with self.stream(method, path, body, size) as response:
+            return self._json(response)
+
+    @contextlib.contextmanager
+    def stream(
+        self, method: str, path: str, body: bytes | Iterable[bytes] = b"", size: int = 0
+    ) -> Iterator[http.client.HTTPResponse]:
+        """What the daemon answers, to be read in the block. Raises as `request`, and so does reading it; an OSError of
+        anything else has to be caught within the block, or it is taken for the daemon's."""
         address, token = self._door()
         connection = http.client.HTTPConnection(address.host, address.port, timeout=TIMEOUT_S)
         length = len(body) if isinstance(body, bytes) else size
@@ -48,19 +57,28 @@ class Client:
             with contextlib.suppress(BrokenPipeError, ConnectionResetError):
                 connection.request(method, path, body, headers)
             response = connection.getresponse()
-            answer = json.loads(response.read())
-        except (OSError, http.client.HTTPException, ValueError) as error:
+            self._check(response)
+            yield response
+        except (OSError, http.client.HTTPException) as error:
             raise self._not_answering(str(error) or type(error).__name__) from None
         finally:
             connection.close()
+
+    def _check(self, response: http.client.HTTPResponse) -> None:
         if response.status == http.HTTPStatus.UNAUTHORIZED:
             # The token is this daemon's own, so this is not the daemon: its address was taken over after a power cut.
             raise self._not_answering("another program answers at its address")
         if response.status >= 400:
+            answer = self._json(response)
             if not isinstance(answer, dict) or "error" not in answer:
                 raise self._not_answering(f"HTTP status {response.status}")
             raise DaemonRefused(str(answer["error"]), int(answer.get("exit_code", 1)))
-        return answer
+
+    def _json(self, response: http.client.HTTPResponse) -> Any:
+        try:
+            return json.loads(response.read())
+        except ValueError as error:
+            raise self._not_answering(str(error) or type(error).__name__) from None
 
     def _door(self) -> tuple[Address, str]:
         try:

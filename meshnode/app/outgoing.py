@@ -27,7 +27,7 @@ _PIECE: Final = 256 * KIB
 
 @dataclass(frozen=True, slots=True)
 class Outgoing:
-    """What is said of a message besides its files. `text`: becomes the file TEXT_NAME. `to`: a device; empty: the office."""
+    """What is said of a message besides its files. `text` becomes the file TEXT_NAME. `to`: a device, or the office."""
 
     kind: str = ""
     meta: dict[str, str] = field(default_factory=dict)
