@@ -275,8 +275,8 @@ def default_text() -> str:
 # Where programs on this machine reach it; an address that only this machine reaches.
 #control = {json.dumps(str(config.control))}
 
-# Look for other nodes on the local network: by DNS-SD (_meshnode._tcp), by a broadcast to UDP port {MESH_PORT}, and at the
-# gateway, which may be the phone of a colleague.
+# Look for other nodes on the local network: by DNS-SD (_meshnode._tcp), by a broadcast to UDP port {MESH_PORT}, and
+# at the gateway, which may be the phone of a colleague.
 #discovery = {json.dumps(config.discovery)}
 
 # Nodes to try always, besides those that are found: ["HOST:PORT", "[IPv6]:PORT"].

@@ -211,13 +211,19 @@ def play(homes: Path, tmp_path: Path) -> Callable[..., list[str]]:
 # --- stories ---
 
 
+def counts(status: dict[str, Any]) -> tuple[int, int, int, int]:
+    """How many messages were submitted, and where they are."""
+    told = status["messages"]
+    return told["submitted"], told["on_this_device_only"], told["carried"], told["delivered"]
+
+
 async def carried_home(village: Village) -> None:
     """Ana's photo goes to budi over two contacts, the first cut in mid transfer, then to the office; receipts home."""
     places, ana, budi, office = village.places, village.ana, village.budi, village.office
     key = await ana.submit({"photo.jpg": PHOTO, "form.json": b"{}"}, kind="ktp-el", reference="Siti")
     assert await ana.states() == ["on_this_device_only"]
     status = await ana.get("status")
-    assert status["messages"] == {"submitted": 1, "on_this_device_only": 1, "carried": 0, "delivered": 0}
+    assert counts(status) == (1, 1, 0, 0)
     assert status["contacts"] == status["alarms"] == []
 
     await village.met("ana", "budi")
@@ -258,7 +264,7 @@ async def carried_home(village: Village) -> None:
     await village.met("ana", "budi")
     await until(partial(_is, ana.states, ["delivered"]), 60)
     status = await ana.get("status")
-    assert status["messages"] == {"submitted": 1, "on_this_device_only": 0, "carried": 0, "delivered": 1}
+    assert counts(status) == (1, 0, 0, 1)
     assert status["oldest_waiting_s"] is None
     assert [peer["name"] for peer in status["contacts"]] == ["budi"]
 
@@ -336,7 +342,7 @@ async def a_quiet_day(village: Village) -> None:
     await trio.sleep(DAY_S / 2 - 60)
     assert (await ana.get("status"))["store"]["bytes"] > len(PHOTO)
     await trio.sleep(HOUSEKEEPING_S + 120)
-    assert (await ana.get("status"))["store"]["bytes"] < len(PHOTO) / 2, "the disk has its space back"
+    assert (await ana.get("status"))["store"]["bytes"] <= len(PHOTO) / 2, "the disk has its space back"
     await trio.sleep(DAY_S - trio.current_time())
     for program in (ana, budi, village.office):
         status = await program.get("status")
