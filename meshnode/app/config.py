@@ -18,7 +18,7 @@ from typing import Any, Final, NamedTuple
 from meshnode.app.files import read_optional
 from meshnode.core.dialing import MESH_PORT
 from meshnode.core.errors import BadAddress, BadConfig
-from meshnode.core.limits import FLOOR_BYTES, FLOOR_SHARE, FOREIGN_QUOTA_BYTES, GIB, MIB
+from meshnode.core.limits import FLOOR_BYTES, FLOOR_SHARE, FOREIGN_QUOTA_BYTES, GATEWAY_QUOTA_BYTES, GIB, MIB
 from meshnode.office.sinks import HttpFiles, check_sink, directory_of
 
 CONFIG_SIZE_MAX: Final = MIB
@@ -79,10 +79,17 @@ _CONTROL: Final = Address("127.0.0.1", 7767)
 
 @dataclass(frozen=True, slots=True)
 class StoreConfig:
-    """`[store]`: sizes in bytes. `floor_bytes` None: what `limits` says of floors, for the disk at hand."""
+    """`[store]`: sizes in bytes. `foreign_quota_bytes` None: by the node's role. `floor_bytes` None: what `limits` says
+    of floors, for the disk at hand."""
 
-    foreign_quota_bytes: int = FOREIGN_QUOTA_BYTES
+    foreign_quota_bytes: int | None = None
     floor_bytes: int | None = None
+
+    def quota_bytes(self, role: str) -> int:
+        """What a node of this role carries for others at most."""
+        if self.foreign_quota_bytes is not None:
+            return self.foreign_quota_bytes
+        return GATEWAY_QUOTA_BYTES if role == "gateway" else FOREIGN_QUOTA_BYTES
 
 
 @dataclass(frozen=True, slots=True)
@@ -283,8 +290,8 @@ def default_text() -> str:
 #peers = {json.dumps([str(peer) for peer in config.peers])}
 
 [store]
-# How much to carry for others ({config.store.foreign_quota_bytes // GIB} GiB).
-#foreign_quota_bytes = {config.store.foreign_quota_bytes}
+# How much to carry for others: {FOREIGN_QUOTA_BYTES // GIB} GiB, and {GATEWAY_QUOTA_BYTES // GIB} GiB at a gateway.
+#foreign_quota_bytes = {FOREIGN_QUOTA_BYTES}
 
 # How much of the disk stays free whatever happens: {FLOOR_BYTES // MIB} MiB, or {share} of a small disk.
 #floor_bytes = {FLOOR_BYTES}

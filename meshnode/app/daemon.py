@@ -144,7 +144,7 @@ class Daemon:
         settings = Settings(
             epoch=self._outside.entropy(EPOCH_SIZE),
             port=port,
-            foreign_quota_bytes=self._config.store.foreign_quota_bytes,
+            foreign_quota_bytes=self._config.store.quota_bytes(membership.certificate.role),
             peers=tuple(str(peer) for peer in self._config.peers),
             sealing_key=membership.sealing_key.public,
         )
@@ -185,7 +185,7 @@ class Daemon:
         return Announcement(
             fleet=self._fleet,
             device=certificate.device,
-            roles=(certificate.role,),
+            roles=self.node.state.identity.roles,
             uplink=self.node.state.uplink,
             port=port,
         )

@@ -4,7 +4,8 @@
     device.key                     the device's key, PKCS#8 in PEM; above it stand its name and role
     NAME.request                   what the authority needs to admit it
     authority.crt fleet.document device.crt     membership: whom to trust, the fleet, this device's certificate
-    office.key office.seal         only an office: its endpoint's signing key (PEM) and sealing seed (hex)
+    office.key office.seal         an office or its gateway: the endpoint's signing key (PEM) and sealing seed (hex)
+    metered.json                   what was spent of the day's bytes on mobile data
     store.db control.json lock     what the daemon keeps, says of itself, and holds while it runs
 
 A crash at any instant leaves one of three states, told apart by one file each. No device.key: no node; `create` may
@@ -66,6 +67,9 @@ SMALL_FILE_SIZE_MAX: Final = 16 * KIB
 PAPER_SIZE_MAX: Final = DOCUMENT_SIZE_MAX + 16 * KIB
 
 _BROKEN_KEY: Final = "is damaged: bring back a copy of it, or make a new node in another folder"
+_STRANGE_OFFICE: Final = (
+    "is the key of no office in this fleet document: take it away, or adopt a newer document"
+)
 _BROKEN_MEMBERSHIP: Final = "is damaged or missing: run `meshnode join` with the welcome again"
 
 
@@ -227,8 +231,15 @@ class Home:
             document = read_document_file(read_file(path, PAPER_SIZE_MAX), authority)
         except (RemoteError, ValueError):
             raise FileTrouble(path=path, problem=_BROKEN_MEMBERSHIP) from None
-        office = self.office_keys() if certificate.role == "office" else None
+        office = self.office_keys() if self._is_office(certificate.role) else None
+        is_gateway = office is not None and certificate.role != "office"
+        if office is not None and is_gateway and document.endpoint(office.endpoint.id) is None:
+            raise FileTrouble(path=self.office_key_path, problem=_STRANGE_OFFICE)
         return Membership(identity.key, certificate, fleet_name, authority, authority_der, document, office)
+
+    def _is_office(self, role: str) -> bool:
+        """A gateway may hold the keys of an office, and is a node of it then."""
+        return role == "office" or (role == "gateway" and self.office_key_path.exists())
 
     def fleet(self) -> tuple[str, PublicKey] | None:
         """Name and authority of the fleet that this node belongs to; None without one, or if they are damaged."""

@@ -56,7 +56,7 @@ def status(
         "device": {
             "name": certificate.name,
             "id": certificate.device.hex(),
-            "roles": [certificate.role],
+            "roles": list(state.identity.roles),
             "fleet": state.document.name,
             "fleet_version": state.document.version,
         },
@@ -143,7 +143,7 @@ def peers(state: State, now_s: float) -> list[dict[str, Any]]:
                 "name": contact.peer.name,
                 "id": contact.device.hex(),
                 "address": contact.address,
-                "roles": [contact.peer.role],
+                "roles": list(contact.hello.roles),
                 "since_s": int(now_s - contact.opened_s),
                 "uplink": contact.hello.uplink,
                 "fleet_version": contact.hello.fleet_version,

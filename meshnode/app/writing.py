@@ -19,7 +19,7 @@ Read = Callable[[JournalId, int], StoredBundle | None]
 
 
 class NotAnOffice(LocalError):
-    """Only an office writes to devices, and this node is an {role}: submit it to the office instead."""
+    """Only an office writes to devices, and this node is of role {role}: submit it to the office instead."""
 
 
 class UnknownHere(LocalError):
@@ -45,12 +45,17 @@ def known_devices(state: State) -> list[Certificate]:
 
 def find_device(state: State, text: str) -> Certificate:
     """The device of this name or id in hex. Raises NotAnOffice or UnknownHere."""
-    if state.identity.office is None:
-        raise NotAnOffice(role=state.identity.certificate.role)
+    _check_office(state)
     for certificate in known_devices(state):
         if text in (certificate.name, certificate.device.hex()):
             return certificate
     raise UnknownHere(device=repr(text))
+
+
+def _check_office(state: State) -> None:
+    role = state.identity.certificate.role
+    if role != "office":
+        raise NotAnOffice(role=role)
 
 
 def source_of(state: State, key: str) -> Certificate:
@@ -60,9 +65,8 @@ def source_of(state: State, key: str) -> Certificate:
         journal = state.ledger.journals.get(JournalId(bytes.fromhex(journal_text)))
     except ValueError:
         journal = None
+    _check_office(state)
     known = journal is not None and first.isascii() and first.isdigit()
-    if state.identity.office is None:
-        raise NotAnOffice(role=state.identity.certificate.role)
     if (
         journal is None
         or journal.source is None

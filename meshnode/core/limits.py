@@ -89,6 +89,8 @@ FLOOR_BYTES: Final = 256 * MIB
 FLOOR_SHARE: Final = 0.05
 #: Bundles of others that a node carries.
 FOREIGN_QUOTA_BYTES: Final = 8 * GIB
+#: A gateway stays where it is, has a larger disk, and is where what many carry comes together.
+GATEWAY_QUOTA_BYTES: Final = 64 * GIB
 #: A foreign bundle is discarded when its age exceeds the lifetime that its source gave it. Half a year: longer than
 #: any device stays away from every colleague.
 LIFETIME_S: Final = 180 * 24 * 3600

@@ -93,7 +93,7 @@ class Meeting:
         state = self._state
         return Hello(
             name=state.identity.certificate.name,
-            roles=(state.identity.certificate.role,),
+            roles=state.identity.roles,
             port=state.settings.port,
             fleet_version=state.document.version,
             wall_ms=max(0, state.now.wall_ms),

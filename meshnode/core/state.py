@@ -65,6 +65,12 @@ class Identity:
         return self.certificate.device
 
     @property
+    def roles(self) -> tuple[str, ...]:
+        """What it is to others: what it was admitted as, and an office if it holds an office's keys."""
+        role = self.certificate.role
+        return (role,) if self.office is None or role == "office" else (role, "office")
+
+    @property
     def endpoints(self) -> dict[bytes, SigningKey]:
         """The endpoints that end here, and what signs for each: every device is one, an office is two."""
         endpoints = {bytes(self.device): self.key}

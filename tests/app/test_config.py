@@ -22,7 +22,7 @@ from meshnode.app.config import (
     read_config,
 )
 from meshnode.core.errors import BadAddress, BadConfig, FileTrouble
-from meshnode.core.limits import FLOOR_BYTES, FOREIGN_QUOTA_BYTES, MIB
+from meshnode.core.limits import FLOOR_BYTES, FOREIGN_QUOTA_BYTES, GATEWAY_QUOTA_BYTES, MIB
 from meshnode.office.sinks import HttpFiles
 
 PATH = Path("/home/node/config.toml")
@@ -33,7 +33,13 @@ def test_without_a_file_there_are_defaults(tmp_path: Path) -> None:
     assert config == Config()
     assert (str(config.listen), str(config.control)) == ("0.0.0.0:7766", "127.0.0.1:7767")
     assert (config.discovery, config.peers) == (True, ())
-    assert config.store == StoreConfig(foreign_quota_bytes=FOREIGN_QUOTA_BYTES, floor_bytes=None)
+    assert config.store == StoreConfig(foreign_quota_bytes=None, floor_bytes=None)
+    assert [config.store.quota_bytes(role) for role in ("officer", "office", "gateway")] == [
+        FOREIGN_QUOTA_BYTES,
+        FOREIGN_QUOTA_BYTES,
+        GATEWAY_QUOTA_BYTES,
+    ]
+    assert StoreConfig(foreign_quota_bytes=5).quota_bytes("gateway") == 5
     assert config.office.directory(Path("/home/node")) == Path("/home/node/inbox")
 
 

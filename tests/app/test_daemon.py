@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import signal
 import socket
 import ssl
@@ -18,7 +19,7 @@ import pytest
 
 from meshnode.core.frames import ALPN
 from meshnode.core.limits import MIB
-from tests.app.fleets import Fleet, Node, connect, posted
+from tests.app.fleets import Fleet, Node, assert_refused, connect, posted
 from tests.app.relay import Relay
 
 LINGER = struct.pack("ii", 1, 0)  # struct linger: on, 0 s, so that close() resets
@@ -433,3 +434,28 @@ def test_the_store_of_a_restored_copy_is_noticed_by_the_office_and_nothing_is_lo
     (alarm,) = office.get("status")["alarms"]
     assert alarm["code"] == "restored"
     assert "ana" in alarm["text"]
+
+
+# --- gateways ---
+
+
+def test_a_gateway_with_the_offices_keys_hands_on_and_signs(fleet: Fleet) -> None:
+    gateway = fleet.enroll("gerbang", "gateway")
+    office, ana = fleet.enroll("kantor", "office"), fleet.enroll("ana")
+    gateway.configure(sink="directory:inbox")
+    ana.configure(peers=[gateway.address])
+    for name in ("office.key", "office.seal"):
+        shutil.copy(office.home / name, gateway.home / name)
+    strange = gateway.run("run")
+    assert_refused(strange, "is the key of no office in this fleet document")
+    assert gateway.run("fleet", "update", fleet.publish()).returncode == 0
+    fleet.start(gateway, ana)
+    status = fleet.until("it is up", lambda: gateway.get("status"))
+    assert status["device"]["roles"] == ["gateway", "office"]
+    assert status["store"]["quota_bytes"] == 64 << 30
+    assert status["uplink"] is True
+    fleet.until("ana is in contact", lambda: ana.contacts() == ["gerbang"])
+    assert ana.get("peers")[0]["roles"] == ["gateway", "office"]
+    key = ana.give({"photo.jpg": bytes(300_000)})["key"]
+    fleet.until("it is delivered by a gateway", lambda: ana.states() == ["delivered"])
+    assert list(gateway.inbox()) == [key]
