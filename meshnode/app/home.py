@@ -67,9 +67,6 @@ SMALL_FILE_SIZE_MAX: Final = 16 * KIB
 PAPER_SIZE_MAX: Final = DOCUMENT_SIZE_MAX + 16 * KIB
 
 _BROKEN_KEY: Final = "is damaged: bring back a copy of it, or make a new node in another folder"
-_STRANGE_OFFICE: Final = (
-    "is the key of no office in this fleet document: take it away, or adopt a newer document"
-)
 _BROKEN_MEMBERSHIP: Final = "is damaged or missing: run `meshnode join` with the welcome again"
 
 
@@ -97,7 +94,8 @@ class OfficeKeys:
 
 @dataclass(frozen=True, slots=True)
 class Membership:
-    """All that a node needs to take part: its key and certificate, whom it trusts, the newest document it has."""
+    """All that a node needs to take part: its key and certificate, whom it trusts, the newest document it has.
+    `office`: an office has it, and a gateway that was given the keys of an office which is in that document."""
 
     key: SigningKey
     certificate: Certificate
@@ -232,9 +230,8 @@ class Home:
         except (RemoteError, ValueError):
             raise FileTrouble(path=path, problem=_BROKEN_MEMBERSHIP) from None
         office = self.office_keys() if self._is_office(certificate.role) else None
-        is_gateway = office is not None and certificate.role != "office"
-        if office is not None and is_gateway and document.endpoint(office.endpoint.id) is None:
-            raise FileTrouble(path=self.office_key_path, problem=_STRANGE_OFFICE)
+        if office is not None and certificate.role != "office" and not document.endpoint(office.endpoint.id):
+            office = None  # a gateway is a node of an office that the fleet has, or of none
         return Membership(identity.key, certificate, fleet_name, authority, authority_der, document, office)
 
     def _is_office(self, role: str) -> bool:

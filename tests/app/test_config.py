@@ -50,7 +50,7 @@ def test_the_default_text_says_the_defaults() -> None:
     spoken, http, files = spoken.partition("[office.http]\n")
     assert spoken.count(" = ") == 10
     assert parse_config(spoken, PATH) == Config(
-        store=StoreConfig(floor_bytes=FLOOR_BYTES),
+        store=StoreConfig(FOREIGN_QUOTA_BYTES, FLOOR_BYTES),
         uplink=UplinkConfig(metered_bytes_a_day=100 * MIB),  # by default there is no limit
     )
     # these have no default; what stands there are examples
