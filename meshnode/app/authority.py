@@ -46,7 +46,6 @@ from meshnode.core.errors import (
     BadRequest,
     DeviceRevoked,
     DocumentFull,
-    EmptyPassphrase,
     FileTrouble,
     NameTaken,
     NoAuthority,
@@ -79,7 +78,6 @@ ADDRESSES_NAME: Final = "addresses.json"
 DEVICES_NAME: Final = "devices.json"
 FOUNDING_NAME: Final = ".founding"
 
-PASSPHRASE_SIZE_MAX: Final = 1023  # what OpenSSL takes
 REGISTRY_SIZE_MAX: Final = 64 * MIB
 SERIAL_SIZE: Final = 19  # bytes, of the at most 20 that RFC 5280 gives a serial number with its sign
 
@@ -125,17 +123,6 @@ def _read_device(item: dict[str, Any]) -> Device:
 
 
 # --- the key --------------------------------------------------------------------------------------------------
-
-
-def read_passphrase(path: Path) -> bytes:
-    """The passphrase in a file: its content without the line's end. Raises EmptyPassphrase or FileTrouble."""
-    passphrase = read_file(path, PASSPHRASE_SIZE_MAX + 2)
-    passphrase = passphrase.removesuffix(b"\n").removesuffix(b"\r")
-    if not passphrase:
-        raise EmptyPassphrase(path=path)
-    if len(passphrase) > PASSPHRASE_SIZE_MAX:
-        raise FileTrouble(path=path, problem=f"is too large: more than {PASSPHRASE_SIZE_MAX} bytes")
-    return passphrase
 
 
 def needs_passphrase(directory: Path) -> bool:

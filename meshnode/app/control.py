@@ -9,7 +9,8 @@
     POST /v1/compare  /v1/export  /v1/import     carrying by hand, see `carrying_http`
 
 It listens on a loopback address, and every request must carry the bearer token of control.json, which only this user
-can read. A `Host` that is not loopback is refused, so a web page that was lured here by a false name gets nothing.
+can read. A `Host` that is not loopback is refused, and so is what a browser sends for a page of another site
+(`Origin`), so a page that was lured here by a false name gets nothing.
 
 A message is posted as a 4-byte big-endian length, a JSON object {"kind", "meta", "reference", "priority", "to",
 "files": [{"name", "size_bytes", "type"}]} and then the files' bytes, one after another. `to` is the name or id of a
@@ -68,6 +69,12 @@ class Guard:
             host = headers.get(b"host", b"").decode("latin-1")
             if host.rpartition(":")[0] not in _HOSTS and host not in _HOSTS:
                 await _refusal("The control interface is for this machine only.", 403)(scope, receive, send)
+                return
+            origin = headers.get(b"origin", b"").decode("latin-1").removeprefix("http://")
+            if origin and origin.rpartition(":")[0] not in _HOSTS and origin not in _HOSTS:
+                await _refusal("Other web pages may not use the control interface.", 403)(
+                    scope, receive, send
+                )
                 return
             if not secrets.compare_digest(headers.get(b"authorization", b""), self._expected):
                 text = "The token is missing or wrong: it stands in control.json in the node's home."

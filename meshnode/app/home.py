@@ -8,6 +8,8 @@
     metered.json                   what was spent of the day's bytes on mobile data
     store.db control.json lock     what the daemon keeps, says of itself, and holds while it runs
 
+The keys may be encrypted, with one passphrase for all of them (`passphrase`).
+
 A crash at any instant leaves one of three states, told apart by one file each. No device.key: no node; `create` may
 begin again. device.key but no device.crt: a node without a fleet; its request can be written again. device.crt: a
 member; it is written after all that it needs. Whoever changes a home holds its lock, and every file is 0600.
@@ -36,14 +38,17 @@ from meshnode.app.files import (
     trouble,
     write_file,
 )
+from meshnode.app.passphrase import node_passphrase
 from meshnode.core.errors import (
     FileTrouble,
     HomeBusy,
     HomeNotEmpty,
+    KeyLocked,
     NodeExists,
     NoNode,
     NotJoined,
     RemoteError,
+    WrongPassphrase,
 )
 from meshnode.core.fleet import Endpoint, FleetDocument, Request, Welcome, read_document_file
 from meshnode.core.identity import (
@@ -58,7 +63,7 @@ from meshnode.core.identity import (
     to_pem,
 )
 from meshnode.core.limits import DOCUMENT_SIZE_MAX, KIB
-from meshnode.core.sealing import SEALING_SEED_SIZE, SealingKey
+from meshnode.core.sealing import SEALING_SEED_SIZE, Drawer, SealingKey
 
 SEED_SIZE: Final = 32
 #: Keys and certificates are below 2 KiB.
@@ -66,6 +71,10 @@ SMALL_FILE_SIZE_MAX: Final = 16 * KIB
 #: A document, request or welcome as a file: at most one document and what wraps it.
 PAPER_SIZE_MAX: Final = DOCUMENT_SIZE_MAX + 16 * KIB
 
+_ENCRYPTED: Final = b"BEGIN ENCRYPTED"
+#: How an encrypted office.seal begins, and what its key is derived with.
+_SHUT: Final = "shut "
+_SEAL_LABEL: Final = b"office seal"
 _BROKEN_KEY: Final = "is damaged: bring back a copy of it, or make a new node in another folder"
 _BROKEN_MEMBERSHIP: Final = "is damaged or missing: run `meshnode join` with the welcome again"
 
@@ -147,11 +156,12 @@ class Home:
             sweep(self.path)
             if read_optional(self.config_path, PAPER_SIZE_MAX) is None:
                 write_file(self.config_path, default_text().encode())
-            office = self._make_office_keys() if role == "office" else None
+            passphrase = node_passphrase()
+            office = self._make_office_keys(passphrase) if role == "office" else None
             if identity is None:
                 identity = Identity(name, role, SigningKey.from_seed(os.urandom(SEED_SIZE)))
                 said = f"Device: {name}\nRole: {role}\n".encode()
-                write_file(self.device_key_path, said + identity.key.to_pem())
+                write_file(self.device_key_path, said + identity.key.to_pem(passphrase))
             request = Request(name, role, identity.key.public, office.endpoint if office else None)
             write_file(self.request_path(name), request.to_file(identity.key))
         return self.request_path(name)
@@ -173,11 +183,15 @@ class Home:
             raise HomeNotEmpty(home=self.path)
         return None
 
-    def _make_office_keys(self) -> OfficeKeys:
-        if read_optional(self.office_seal_path, SMALL_FILE_SIZE_MAX) is None:
-            write_file(self.office_seal_path, os.urandom(SEALING_SEED_SIZE).hex().encode() + b"\n")
+    def _make_office_keys(self, passphrase: bytes | None) -> OfficeKeys:
         if read_optional(self.office_key_path, SMALL_FILE_SIZE_MAX) is None:
-            write_file(self.office_key_path, SigningKey.from_seed(os.urandom(SEED_SIZE)).to_pem())
+            write_file(self.office_key_path, SigningKey.from_seed(os.urandom(SEED_SIZE)).to_pem(passphrase))
+        if read_optional(self.office_seal_path, SMALL_FILE_SIZE_MAX) is None:
+            seed = os.urandom(SEALING_SEED_SIZE).hex()
+            if passphrase is not None:  # no format of its own: whoever opens office.key opens this too
+                drawer = Drawer(_read_key(self.office_key_path).derive(_SEAL_LABEL))
+                seed = _SHUT + drawer.close(seed, os.urandom(12)).hex()
+            write_file(self.office_seal_path, seed.encode() + b"\n")
         return self.office_keys()
 
     # --- reading it ---------------------------------------------------------------------------------------
@@ -249,13 +263,17 @@ class Home:
 
     def office_keys(self) -> OfficeKeys:
         """The keys of the endpoint that this node is an office of. Raises FileTrouble."""
+        key = _read_key(self.office_key_path)
         try:
-            seed = bytes.fromhex(read_file(self.office_seal_path, SMALL_FILE_SIZE_MAX).decode("ascii"))
+            text = read_file(self.office_seal_path, SMALL_FILE_SIZE_MAX).decode("ascii").strip()
+            if text.startswith(_SHUT):
+                text = Drawer(key.derive(_SEAL_LABEL)).open(bytes.fromhex(text.removeprefix(_SHUT)))
+            seed = bytes.fromhex(text)
         except ValueError:
             seed = b""
         if len(seed) != SEALING_SEED_SIZE:
             raise FileTrouble(path=self.office_seal_path, problem=_BROKEN_KEY)
-        return OfficeKeys(_read_key(self.office_key_path), SealingKey(seed))
+        return OfficeKeys(key, SealingKey(seed))
 
     # --- changing it --------------------------------------------------------------------------------------
 
@@ -301,7 +319,13 @@ class Home:
 
 
 def _read_key(path: Path) -> SigningKey:
+    data = read_file(path, SMALL_FILE_SIZE_MAX)
+    passphrase = node_passphrase() if _ENCRYPTED in data else None
+    if _ENCRYPTED in data and passphrase is None:
+        raise KeyLocked(path=path)
     try:
-        return SigningKey.from_pem(read_file(path, SMALL_FILE_SIZE_MAX))
+        return SigningKey.from_pem(data, passphrase)
     except (ValueError, TypeError):
+        if passphrase is not None:
+            raise WrongPassphrase(path=path) from None
         raise FileTrouble(path=path, problem=_BROKEN_KEY) from None

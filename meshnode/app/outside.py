@@ -16,6 +16,8 @@ from typing import Any, Protocol, TypeVar
 
 import trio
 
+from meshnode.app.home import Home, Membership
+from meshnode.app.passphrase import node_passphrase
 from meshnode.core.identity import Certificate
 from meshnode.drivers import network
 from meshnode.drivers.link import shorten_kernel_queue
@@ -68,6 +70,12 @@ class Outside(Protocol):
 
     def entropy(self, size: int) -> bytes:
         """So many random bytes."""
+
+
+def credentials_of(home: Home, membership: Membership) -> Credentials:
+    """What TLS needs of a home. Raises EmptyPassphrase or FileTrouble."""
+    papers = home.device_key_path, home.certificate_path, home.authority_path
+    return Credentials(*papers, membership.authority, node_passphrase())
 
 
 class Sockets:

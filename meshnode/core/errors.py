@@ -112,6 +112,14 @@ class NoPassphrase(LocalError):
     """The authority's key {path} is encrypted: name the file with its passphrase, with --passphrase-file."""
 
 
+class KeyLocked(LocalError):
+    """The key {path} has a passphrase: name the file that holds it in MESHNODE_PASSPHRASE_FILE."""
+
+
+class WrongPassphrase(LocalError):
+    """The passphrase that was given does not open the key {path}."""
+
+
 class EmptyPassphrase(LocalError):
     """{path} holds no passphrase: write one line of text into it."""
 

@@ -145,6 +145,16 @@ def test_a_page_with_a_false_name_gets_nothing(ana: Node, host: str | None) -> N
     assert b"for this machine only" in said
 
 
+@pytest.mark.parametrize(
+    "origin", ["https://evil.example", "http://evil.example", "null", "http://127.0.0.1.evil.example:80"]
+)
+def test_a_page_of_another_site_gets_nothing_even_with_the_token(ana: Node, origin: str) -> None:
+    status, answer = ask(ana, "GET", "/v1/status", Host="127.0.0.1", Authorization=bearer(ana), Origin=origin)
+    assert (status, answer["exit_code"]) == (403, 1)
+    own = f"http://127.0.0.1:{ana.door()[1]}"
+    assert ask(ana, "GET", "/v1/status", Host="127.0.0.1", Authorization=bearer(ana), Origin=own)[0] == 200
+
+
 @pytest.mark.parametrize("host", ["127.0.0.1", "localhost", "[::1]", "localhost:{port}", "[::1]:{port}"])
 def test_names_of_this_machine_are_taken(ana: Node, host: str) -> None:
     status, answer = ask(

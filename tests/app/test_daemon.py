@@ -360,6 +360,29 @@ def test_a_revocation_spreads_and_ends_contacts_at_once(fleet: Fleet) -> None:
     assert citra.contacts() == []
 
 
+def test_what_a_revoked_device_submitted_before_still_arrives_and_is_held_apart(fleet: Fleet) -> None:
+    office = fleet.enroll("office", "office")
+    budi, citra = fleet.enroll("budi"), fleet.enroll("citra")
+    budi.configure(peers=[office.address])
+    citra.configure(peers=[budi.address])
+    fleet.start(budi, citra)
+    in_contact(fleet, budi, citra)
+    assert budi.run("fleet", "update", fleet.publish()).returncode == 0  # which names the office
+    fleet.until("citra has it", lambda: not citra.get("status")["alarms"])
+    key = citra.give({"before": b"before it was stolen"})["key"]
+    fleet.until("budi carries it", lambda: budi.get("status")["carrying"]["bundles"] == 1)
+    citra.stop()
+    fleet.revoke(citra)
+    assert office.run("fleet", "update", fleet.publish()).returncode == 0
+    fleet.start(office)
+    held = fleet.until(
+        "it arrives", lambda: list((office.home / "inbox/held").glob("*/citra/*/message.json"))
+    )
+    record = json.loads(held[0].read_bytes())
+    assert (record["key"], record["held"]) == (key, "the source device was revoked")
+    fleet.until("budi is free", lambda: budi.get("status")["carrying"]["bundles"] == 0)
+
+
 def test_an_older_or_false_document_changes_nothing_in_a_running_node(fleet: Fleet, tmp_path: Path) -> None:
     ana = fleet.enroll("ana")
     oldest = fleet.publish().read_bytes()

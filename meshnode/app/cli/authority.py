@@ -18,10 +18,11 @@ from typing import Any
 
 import click
 
-from meshnode.app.authority import Authority, found, needs_passphrase, read_key, read_passphrase
+from meshnode.app.authority import Authority, found, needs_passphrase, read_key
 from meshnode.app.config import parse_address
 from meshnode.app.files import PUBLIC, check_replaceable, locked_folder, read_file, write_file
 from meshnode.app.home import PAPER_SIZE_MAX
+from meshnode.app.passphrase import read_passphrase
 from meshnode.core.errors import BadRequest, RemoteError
 from meshnode.core.fleet import read_request
 

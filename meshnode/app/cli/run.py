@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import resource
 import sys
 from pathlib import Path
 
@@ -22,6 +23,7 @@ def run(path: Path) -> None:
     from meshnode.app.serving import run_node
     from meshnode.core.errors import MeshnodeError
 
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # a core file would hold the keys
     logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
     for chatty in ("hypercorn", "hypercorn.error", "hypercorn.access"):
         logging.getLogger(chatty).setLevel(logging.WARNING)

@@ -18,12 +18,13 @@ import trio
 from meshnode.app.config import Config, UplinkConfig, parse_address
 from meshnode.app.doctor.finding import Finding, bad, of_sentence, well
 from meshnode.app.home import Home, Membership
+from meshnode.app.outside import credentials_of
 from meshnode.app.uplink import BUDGET_FILE, Uplink
 from meshnode.core.errors import BadAddress, MeshnodeError, RemoteError
 from meshnode.core.frames import FrameReader, Hello
 from meshnode.core.identity import Certificate
 from meshnode.core.uplink import Failure
-from meshnode.drivers.tls import Credentials, NoContact, Tls
+from meshnode.drivers.tls import NoContact, Tls
 
 #: Addresses that are tried, the newest first.
 TRIED_MAX: Final = 16
@@ -59,8 +60,7 @@ class Answer:
 
 def make_tls(home: Home, membership: Membership) -> Tls:
     """TLS with the papers of this home."""
-    papers = home.device_key_path, home.certificate_path, home.authority_path
-    return Tls(Credentials(*papers, membership.authority))
+    return Tls(credentials_of(home, membership))
 
 
 async def ask(dial: Dial, address: str, within_s: float) -> Answer:
