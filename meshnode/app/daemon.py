@@ -23,7 +23,7 @@ from meshnode.app.config import Address, Config, parse_address
 from meshnode.app.desks import Desks
 from meshnode.app.finding import Finding
 from meshnode.app.home import Home, Membership
-from meshnode.app.outside import Outside, Sockets
+from meshnode.app.outside import Outside, Sockets, credentials_of
 from meshnode.app.received import Inbox
 from meshnode.app.submissions import Submissions
 from meshnode.app.uplink import BUDGET_FILE, Uplink
@@ -72,7 +72,7 @@ from meshnode.core.state import Identity, OfficeKeys, Settings
 from meshnode.drivers.dnssd import Announcement
 from meshnode.drivers.link import Link
 from meshnode.drivers.sqlite import SqliteStore
-from meshnode.drivers.tls import Credentials, NoContact, Tls
+from meshnode.drivers.tls import NoContact, Tls
 from meshnode.drivers.writer import Writer
 
 log: Final = logging.getLogger("meshnode")
@@ -469,8 +469,7 @@ async def open_daemon(
     """A daemon on an opened store. The caller holds the home's lock. Raises StoreTrouble."""
     tls = None
     if outside is None:
-        papers = home.device_key_path, home.certificate_path, home.authority_path
-        outside = sockets = Sockets(Credentials(*papers, membership.authority))
+        outside = sockets = Sockets(credentials_of(home, membership))
         tls = sockets.tls
     store = await outside.run_sync(partial(SqliteStore, home.store_path))
     try:

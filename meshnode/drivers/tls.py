@@ -10,7 +10,7 @@ from __future__ import annotations
 import errno
 import socket
 import ssl
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final, TypeVar
 
@@ -39,12 +39,14 @@ class NoContact(MeshnodeError):
 
 @dataclass(frozen=True, slots=True)
 class Credentials:
-    """Files of this device's key and certificate, the authority's certificate (PEM), and its key."""
+    """Files of this device's key and certificate, the authority's certificate (PEM), and its key. `passphrase`: of the
+    device's key, if it has one."""
 
     key_path: Path
     certificate_path: Path
     authority_path: Path
     authority: PublicKey
+    passphrase: bytes | None = field(default=None, repr=False)
 
     def context(self, *, server: bool) -> ssl.SSLContext:
         """The TLS settings of one side."""
@@ -53,7 +55,7 @@ class Credentials:
         context.check_hostname = False
         context.verify_mode = ssl.CERT_REQUIRED
         context.load_verify_locations(self.authority_path)
-        context.load_cert_chain(self.certificate_path, self.key_path)
+        context.load_cert_chain(self.certificate_path, self.key_path, self.passphrase or b"")
         context.set_alpn_protocols([ALPN])
         if server:
             context.num_tickets = 0  # a contact is opened once and kept; resuming one saves nothing
