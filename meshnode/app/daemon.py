@@ -21,19 +21,21 @@ from meshnode.app import report
 from meshnode.app.carrying import Carrying
 from meshnode.app.config import Address, Config, parse_address
 from meshnode.app.desks import Desks
+from meshnode.app.door import Door
 from meshnode.app.finding import Finding
 from meshnode.app.home import Home, Membership
-from meshnode.app.outside import Outside, Sockets, credentials_of
+from meshnode.app.logs import Grumbles
+from meshnode.app.outside import Outside, Sockets, allow_files, credentials_of
 from meshnode.app.received import Inbox
 from meshnode.app.submissions import Submissions
 from meshnode.app.uplink import BUDGET_FILE, Uplink
 from meshnode.app.writing import endpoint_of
 from meshnode.core.bundle import EPOCH_SIZE
-from meshnode.core.errors import FileTrouble, MeshnodeError
+from meshnode.core.errors import FileTrouble, MeshnodeError, StoreTrouble
 from meshnode.core.fleet import Endpoint, FleetDocument
 from meshnode.core.identity import Certificate, JournalId
 from meshnode.core.intervals import Ranges
-from meshnode.core.limits import CONTACTS_MAX, FLOOR_BYTES, FLOOR_SHARE
+from meshnode.core.limits import FLOOR_BYTES, FLOOR_SHARE
 from meshnode.core.node import Node
 from meshnode.core.ports import (
     NO_CONTACT,
@@ -71,22 +73,18 @@ from meshnode.core.sealing import Drawer
 from meshnode.core.state import Identity, OfficeKeys, Settings
 from meshnode.drivers.dnssd import Announcement
 from meshnode.drivers.link import Link
-from meshnode.drivers.sqlite import SqliteStore
+from meshnode.drivers.sqlite import LOG_SIZE, SqliteStore
 from meshnode.drivers.tls import NoContact, Tls
-from meshnode.drivers.writer import Writer
+from meshnode.drivers.writer import BATCH_BYTES, Writer
 
 log: Final = logging.getLogger("meshnode")
 
 #: Between two looks at the free disk.
 SPACE_S: Final = 5.0
-#: Handshakes at once; who comes in a flood is turned away at the door.
-HANDSHAKES_MAX: Final = CONTACTS_MAX
 #: The ticker turns at least so often, to notice that the machine was suspended. Few enough for a battery.
 TURN_MAX_S: Final = 30.0
 #: A machine that was suspended for longer has other neighbours, and peers who have given it up.
 ASLEEP_S: Final = 5.0
-#: The same trouble is logged once in this time.
-GRUMBLE_S: Final = 60.0
 
 #: A task that says when it is ready.
 Service = Callable[..., Awaitable[None]]
@@ -117,9 +115,10 @@ class Daemon:
         self._links: dict[int, Link] = {}
         self._locals: dict[int, str] = {}
         self._contact = 0
-        self._handshakes = 0
-        self._grumbled: dict[str, float] = {}
+        self._door = Door()
+        self._grumble = Grumbles(trio.current_time)
         self._space_s = float("-inf")
+        self._sizes = 0, 0
         self._kept_version = membership.document.version
         self._document_problem: FileTrouble | None = None
         self._retick = trio.Event()
@@ -275,7 +274,7 @@ class Daemon:
             self.home.save_document(document)
         except FileTrouble as problem:
             self._document_problem = problem
-            self.grumble(str(problem))
+            self._grumble(str(problem))
         else:
             self._document_problem = None
             self._kept_version = document.version
@@ -292,7 +291,7 @@ class Daemon:
     def status(self) -> dict[str, Any]:
         """`meshnode status --json`."""
         self._look_at_space()
-        size_bytes, reusable_bytes = self._store.sizes()
+        size_bytes, reusable_bytes = self._store_sizes()
         store = report.StoreView(size_bytes, reusable_bytes)
         office = self._desks.office_view()
         problem = None
@@ -327,29 +326,33 @@ class Daemon:
             log.info(f"was suspended for {self._asleep_s - before:.0f} s")
             self._on_network_change()
 
+    def _store_sizes(self) -> tuple[int, int]:
+        """As `SqliteStore.sizes`; what was last known while the disk does not say; a commit will tell why."""
+        with contextlib.suppress(StoreTrouble):
+            self._sizes = self._store.sizes()
+        return self._sizes
+
+    def _log_to_come(self) -> int:
+        """Bytes by which the store's log may still grow: to its full size, and by the one commit that finds it so."""
+        size_bytes = 0
+        with contextlib.suppress(OSError):
+            size_bytes = self.home.log_path.stat().st_size
+        return max(0, LOG_SIZE + BATCH_BYTES - size_bytes)
+
     def _look_at_space(self) -> None:
         try:
             total_bytes, free_bytes = self._outside.disk(self.home.path)
         except OSError as error:
-            self.grumble(f"cannot ask how much of the disk is free: {error.strerror}")
+            self._grumble(f"cannot ask how much of the disk is free: {error.strerror}")
             return
         floor = self._config.store.floor_bytes
         if floor is None:
             floor = min(FLOOR_BYTES, int(total_bytes * FLOOR_SHARE))
-        _, reusable = self._store.sizes()
-        self._do(self.node.handle(Space(free_bytes + reusable, floor), self.now()))
+        _, reusable = self._store_sizes()
+        free_bytes += reusable - self._log_to_come()
+        self._do(self.node.handle(Space(free_bytes, floor), self.now()))
         self._space_s = trio.current_time()
         self._keep(self.node.state.document)
-
-    def grumble(self, text: str) -> None:
-        """Log a trouble that strangers can cause, once a minute."""
-        now_s = trio.current_time()
-        for old, at_s in list(self._grumbled.items()):
-            if now_s - at_s > GRUMBLE_S:
-                del self._grumbled[old]
-        if text not in self._grumbled and len(self._grumbled) < 100:
-            self._grumbled[text] = now_s
-            log.warning(text)
 
     # --- tasks --------------------------------------------------------------------------------------------------
 
@@ -399,22 +402,29 @@ class Daemon:
 
     async def _serve(self, stream: trio.abc.Stream) -> None:
         async with stream:
-            if self._handshakes >= HANDSHAKES_MAX:
-                self.grumble("too many connections at once, some were turned away")
-                return
             caller = self._outside.caller(stream)
             if caller is None:
                 return
             host, port = caller
-            self._handshakes += 1
-            try:
-                met, certificate = await self._outside.accept(stream)
-            except NoContact as problem:
-                self.grumble(f"{host} was turned away: {problem}")
+            with self._door.place(host) as place:
+                if place is None:
+                    self._grumble(f"too many connections at once from {host}, some were turned away", "crowd")
+                    return
+                met = await self._admit(stream, host)
+                if met is None:
+                    return
+            if place.cancelled_caught:
+                self._grumble("too many connections at once, some were turned away")
                 return
-            finally:
-                self._handshakes -= 1
-            await self._carry(met, certificate, str(Address(host, port)), dialled=False)
+            await self._carry(*met, str(Address(host, port)), dialled=False)
+
+    async def _admit(self, stream: trio.abc.Stream, host: str) -> tuple[trio.abc.Stream, Certificate] | None:
+        # On its own, so that the error and all that it holds is gone at once.
+        try:
+            return await self._outside.accept(stream)
+        except NoContact as problem:
+            self._grumble(f"{host} was turned away: {problem}", str(problem))
+            return None
 
     async def _dial(self, address: str) -> None:
         uplink = self._uplink if self.node.state.dialing.is_office(address) else None
@@ -469,6 +479,7 @@ async def open_daemon(
     """A daemon on an opened store. The caller holds the home's lock. Raises StoreTrouble."""
     tls = None
     if outside is None:
+        allow_files()
         outside = sockets = Sockets(credentials_of(home, membership))
         tls = sockets.tls
     store = await outside.run_sync(partial(SqliteStore, home.store_path))

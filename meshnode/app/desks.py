@@ -52,7 +52,7 @@ class Desks:
         self._own = make(
             endpoint=membership.certificate.device,
             keys={own.public.key_id: own},
-            sink=DirectorySink(home.path / FOLDER),
+            sink=DirectorySink(home.path / FOLDER, lambda: state.floor_bytes),
             on_taken=self._received,
             refuses=_refuses,
         )
@@ -62,7 +62,7 @@ class Desks:
             self._office = make(
                 endpoint=membership.office.endpoint.id,
                 keys={key.public.key_id: key},
-                sink=make_sink(config.sink, home.path, config.http),
+                sink=make_sink(config.sink, home.path, config.http, lambda: state.floor_bytes),
                 on_taken=on_taken,
             )
 

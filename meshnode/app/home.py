@@ -7,6 +7,7 @@
     office.key office.seal         an office or its gateway: the endpoint's signing key (PEM) and sealing seed (hex)
     metered.json                   what was spent of the day's bytes on mobile data
     store.db control.json lock     what the daemon keeps, says of itself, and holds while it runs
+    reserve                        a little space for a start on a full disk
 
 The keys may be encrypted, with one passphrase for all of them (`passphrase`).
 
@@ -133,8 +134,10 @@ class Home:
         self.office_key_path = path / "office.key"
         self.office_seal_path = path / "office.seal"
         self.store_path = path / "store.db"
+        self.log_path = path / "store.db-wal"
         self.control_path = path / "control.json"
         self.lock_path = path / "lock"
+        self.reserve_path = path / "reserve"
 
     def request_path(self, name: str) -> Path:
         """Where the enrolment request of a device of this name is."""
@@ -204,7 +207,7 @@ class Home:
             self.office_key_path,
             self.office_seal_path,
             self.store_path,
-            self.path / f"{self.store_path.name}-wal",
+            self.log_path,
             self.path / f"{self.store_path.name}-shm",
             self.control_path,
         ):

@@ -6,13 +6,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import sys
 import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
-from typing import Any, Protocol, TypeVar
+from typing import Any, Final, Protocol, TypeVar
 
 import trio
 
@@ -24,6 +25,10 @@ from meshnode.drivers.link import shorten_kernel_queue
 from meshnode.drivers.network import LocalNetwork
 from meshnode.drivers.tls import Credentials, Tls
 from meshnode.drivers.uplink import socket_of
+
+#: Open files at most: contacts, those at the door, and each of them once more while it is being closed. A Mac gives
+#: 256 to a process that does not ask.
+FILES: Final = 2048
 
 T = TypeVar("T")
 
@@ -149,6 +154,19 @@ class Sockets:
     def entropy(self, size: int) -> bytes:
         """From the system's source."""
         return os.urandom(size)
+
+
+def allow_files() -> None:
+    """Have the system let this process open so many files as its contacts can need; it mostly does."""
+    if sys.platform == "win32":
+        return
+    import resource
+
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = FILES if hard == resource.RLIM_INFINITY else min(FILES, hard)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        with contextlib.suppress(OSError, ValueError):
+            resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
 def _host_in(name: tuple[Any, ...]) -> str:

@@ -9,17 +9,21 @@ import json
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 from meshnode.app.received import VERDICTS, Answer, Inbox
 from meshnode.app.writing import known_devices
 from meshnode.core.custody import CARRIED, DELIVERED, ON_THIS_DEVICE_ONLY
 from meshnode.core.identity import DeviceId, JournalId
+from meshnode.core.ledger import Journal
 from meshnode.core.limits import PAYLOAD_SIZE_MAX
 from meshnode.core.sealing import Drawer
 from meshnode.core.state import State
 from meshnode.core.submitting import message_key
 from meshnode.core.uplink import SIGN_IN, Problem
+
+#: Messages that one alarm names.
+NAMED_MAX: Final = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,14 +170,9 @@ def alarms(state: State, office: OfficeView | None, uplink_problem: Problem | No
         found.append(("store", str(state.store_problem)))
     if uplink_problem is not None and uplink_problem.code == SIGN_IN:
         found.append((uplink_problem.code, uplink_problem.text))
-    if state.rotten:
-        found.append(
-            (
-                "rotten",
-                f"{len(state.rotten)} bundles are damaged on this disk: have the disk checked, and do not erase"
-                " anything before the office has them.",
-            )
-        )
+    if state.has_twin:
+        found.append(("twin", _TWIN))
+    found.extend(_damage_alarms(state))
     if state.room_bytes < PAYLOAD_SIZE_MAX:
         found.append(
             ("disk-full", "This disk is full: nothing more is taken or carried until space is freed on it.")
@@ -193,6 +192,62 @@ def alarms(state: State, office: OfficeView | None, uplink_problem: Problem | No
     if office is not None:
         found.extend(_office_alarms(office))
     return found
+
+
+_TWIN: Final = (
+    "Another machine uses the key of this device at the same time: one of the two homes is a copy of the other. Nothing"
+    " is lost by that, the office takes the messages of both. Stop the node on one of them, and make a new node there"
+    " with `meshnode init` and the authority's welcome."
+)
+
+
+def _damage_alarms(state: State) -> list[tuple[str, str]]:
+    """What this disk has spoilt: own messages by their name, of all else how much."""
+    found: list[tuple[str, str]] = []
+    journals = state.ledger.journals
+    lost = {place for place in state.rotten if not _is_delivered(journals.get(place[0]), place[1])}
+    drawer = Drawer(state.identity.key.derive(b"labels")) if lost else None
+    own = []
+    for message in state.custody.messages if drawer else ():
+        numbers = range(message.first, message.last + 1)
+        if gone := {(message.journal, number) for number in numbers} & lost:
+            lost -= gone
+            assert drawer is not None
+            reference = open_label(drawer, message.label)["reference"]
+            key = message_key(message.journal, message.first)
+            own.append(f"{reference} ({key})" if reference else key)
+    if own:
+        more = f" and {len(own) - NAMED_MAX} more" if len(own) > NAMED_MAX else ""
+        found.append(
+            (
+                "rotten",
+                f"Damaged on this disk and not known to be at the office: {', '.join(own[:NAMED_MAX])}{more}. They come"
+                " back by themselves if a colleague carries them; if this still stands after you have met your"
+                " colleagues and the office, record them again. Have the disk checked.",
+            )
+        )
+    if lost:
+        found.append(
+            (
+                "rotten",
+                f"{len(lost)} bundles are damaged on this disk, and are fetched again from others: have the disk"
+                " checked, and do not erase anything before the office has them.",
+            )
+        )
+    if state.damaged:
+        rows = ", ".join(f"{count} of kind {kind}" for kind, count in sorted(state.damaged.items()))
+        found.append(
+            (
+                "damaged",
+                f"The store has damaged rows, which are left out ({rows}). Most come again from others; to look for"
+                " what can be rescued, stop this node and run `meshnode store salvage`. Have the disk checked.",
+            )
+        )
+    return found
+
+
+def _is_delivered(journal: Journal | None, number: int) -> bool:
+    return journal is not None and number in journal.receipted
 
 
 def _office_alarms(office: OfficeView) -> list[tuple[str, str]]:

@@ -8,6 +8,7 @@ import logging
 import os
 import signal
 import socket
+from pathlib import Path
 from typing import Final
 
 import trio
@@ -17,13 +18,18 @@ from hypercorn.trio import serve
 from meshnode.app.config import Address, read_config
 from meshnode.app.control import make_app
 from meshnode.app.daemon import Daemon, new_token, open_daemon
-from meshnode.app.files import write_file
+from meshnode.app.files import trouble, write_file
 from meshnode.app.home import Home
-from meshnode.core.errors import PortTaken
+from meshnode.app.reserve import Reserve
+from meshnode.core.errors import FileTrouble, PortTaken
 
 log: Final = logging.getLogger("meshnode")
 
 _BACKLOG: Final = 128
+#: Between two attempts to write control.json to a disk that does not take it.
+_DOOR_AGAIN_S: Final = 1.0
+#: Between two looks at whether there is room for the reserve.
+_RESERVE_S: Final = 60.0
 #: All IPv4 addresses of this machine, and here all its IPv6 addresses too.
 _EVERYWHERE: Final = "0.0.0.0"
 
@@ -64,6 +70,8 @@ async def run_node(home: Home) -> None:
     config = read_config(home.config_path)
     with home.lock(), listen(config.control, "The control interface", "control") as control:
         peers = listen_for_peers(config.listen)
+        reserve = Reserve(home.reserve_path)
+        reserve.give_up_if_needed()
         with contextlib.ExitStack() as closing:
             for each in peers:
                 closing.enter_context(each)
@@ -75,28 +83,40 @@ async def run_node(home: Home) -> None:
                     f" {_address_of(peers[0])}"
                 )
                 listeners = [trio.SocketListener(trio.socket.from_stdlib_socket(each)) for each in peers]
-                await _run_until_told(home, daemon, listeners, control)
+                await _run_until_told(home, daemon, listeners, control, reserve)
+        reserve.lay_by()
         log.info("ended")
 
 
 async def _run_until_told(
-    home: Home, daemon: Daemon, listeners: list[trio.SocketListener], control: socket.socket
+    home: Home,
+    daemon: Daemon,
+    listeners: list[trio.SocketListener],
+    control: socket.socket,
+    reserve: Reserve,
 ) -> None:
     async def serve_control(task_status: trio.TaskStatus[None]) -> None:
         await _serve_control(home, daemon, control, task_status)
 
+    async def keep_reserve(task_status: trio.TaskStatus[None]) -> None:
+        task_status.started()
+        while True:
+            reserve.lay_by(daemon.node.state.room_bytes)
+            await trio.sleep(_RESERVE_S)
+
     try:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(_end_on_signal, nursery.cancel_scope)
-            await daemon.run(listeners, serve_control)
+            await daemon.run(listeners, serve_control, keep_reserve)
     finally:
-        home.control_path.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # as on a disk that is read-only; the next daemon writes its own
+            home.control_path.unlink()
 
 
 async def _serve_control(
     home: Home, daemon: Daemon, control: socket.socket, task_status: trio.TaskStatus[None]
 ) -> None:
-    """The control interface; control.json says where it is, once it answers."""
+    """The control interface; control.json says where it is, once it answers and the disk takes that."""
     address, token = _address_of(control), new_token()
     server = ServerConfig()
     server.bind = [f"fd://{control.detach()}"]  # the server closes it
@@ -105,8 +125,43 @@ async def _serve_control(
     async with trio.open_nursery() as nursery:
         await nursery.start(serve, make_app(daemon, token), server)
         door = {"address": address, "token": token, "pid": os.getpid()}
-        write_file(home.control_path, json.dumps(door).encode() + b"\n")
+        written = json.dumps(door).encode() + b"\n"
+        try:
+            _write_door(home.control_path, written)
+        except FileTrouble as problem:
+            log.warning(f"{problem} Programs on this machine cannot talk to this node until that is over.")
+            nursery.start_soon(_write_door_later, home.control_path, written)
         task_status.started()
+
+
+def _write_door(path: Path, written: bytes) -> None:
+    """Write control.json; on a full disk over what a crash left of the one before. Raises FileTrouble."""
+    try:
+        write_file(path, written)
+    except FileTrouble as problem:
+        if not path.is_file() or path.is_symlink():
+            raise
+        try:
+            descriptor = os.open(path, os.O_WRONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        except OSError:
+            raise problem from None
+        try:
+            # cut to its length afterwards: the space that it has now would be another's at once
+            os.ftruncate(descriptor, os.write(descriptor, written))
+        except OSError as error:
+            raise trouble(path, error, "written") from None
+        finally:
+            os.close(descriptor)
+
+
+async def _write_door_later(path: Path, written: bytes) -> None:
+    """Others rely on this node all the while, so it runs without control.json."""
+    while True:
+        await trio.sleep(_DOOR_AGAIN_S)
+        with contextlib.suppress(FileTrouble):
+            _write_door(path, written)
+            log.info("control.json is written now")
+            return
 
 
 async def _end_on_signal(scope: trio.CancelScope) -> None:

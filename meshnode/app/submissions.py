@@ -37,7 +37,7 @@ class _Answer:
         self._event = trio.Event()
 
     def say(self, said: Accepted | Refused) -> None:
-        self._said = said
+        self._said = self._said or said  # what is refused after a first refusal has only that for a reason
         self._event.set()
 
     @property
@@ -118,9 +118,9 @@ class Submissions:
                 break
             for chunk in chunker.feed(piece):
                 await self._writer.room()
+                if answer.is_there:
+                    return
                 self._dispatch(SubmissionChunk(number, chunk))
-            if answer.is_there:
-                return
         self._dispatch(SubmissionChunk(number, chunker.rest()))
 
     async def _decided(self, answer: _Answer) -> Accepted:

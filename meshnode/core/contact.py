@@ -37,9 +37,12 @@ from meshnode.core.identity import Certificate, DeviceId, JournalId
 from meshnode.core.intervals import NONE, Ranges
 from meshnode.core.ledger import Ledger
 from meshnode.core.limits import (
+    ASKED_AGAIN_MAX,
+    ASKED_AGAIN_PER_S,
     CREDIT_BYTES,
     DEAD_AFTER_S,
     HANDSHAKE_S,
+    HUSH_S,
     JOURNALS_PER_FRAME,
     PAYLOAD_SIZE_MAX,
     PEER_JOURNALS_MAX,
@@ -48,12 +51,15 @@ from meshnode.core.limits import (
     RANGES_MAX,
     SEND_AHEAD_BYTES,
     STALL_BYTES,
+    STALL_S,
 )
 from meshnode.core.ports import Effect, Send, SendBundle
 from meshnode.core.routing import SendKey, send_key
 
 #: Range pairs in one frame of several journals; with 18 bytes a pair this stays well below FRAME_SIZE_MAX.
 PAIRS_PER_FRAME = 4 * RANGES_MAX
+#: What a peer may have sent, or will whatever it is told: ahead of its link, in its kernel, and on the air.
+_ON_ITS_WAY_BYTES = SEND_AHEAD_BYTES + 2 * PAYLOAD_SIZE_MAX
 #: Entries of the queue that were taken back are swept out when they are more than the others and this.
 _SWEEP_AFTER = 256
 
@@ -82,6 +88,8 @@ class Contact:
         self.serials: dict[JournalId, int] = {}
         self.listed: set[JournalId] = set()
         self.whole = False
+        #: The FINISHED that have come, by how many digests they have.
+        self.summed: set[int] = set()
         self.wanting: dict[JournalId, Ranges] = {}
         self.wanting_since_s = now_s
         self.settled_bytes = 0
@@ -91,6 +99,8 @@ class Contact:
         # sending
         self._queue: list[tuple[SendKey, JournalId]] = []
         self._queued: dict[JournalId, set[int]] = {}
+        self._asked_again = 0.0
+        self._asked_again_s = now_s
         self._credit = 0
         self._sent_bytes = 0
         self._in_link_bytes = 0
@@ -147,7 +157,7 @@ class Contact:
     def note_offer(self, held: Held) -> None:
         """The peer holds just these of a journal. Raises RemoteError when it lists more than anybody has."""
         self.set_offer(held.journal, held.ranges)
-        if held.ends:
+        if held.ends and held.ranges:
             self.ends.add(held.journal)
         else:
             self.ends.discard(held.journal)
@@ -167,8 +177,9 @@ class Contact:
             self.ends.discard(journal)
 
     def note_stored(self, journal: JournalId, ranges: Ranges, *, ends: bool) -> None:
-        """The peer holds these too. Raises RemoteError as `note_offer`."""
-        self.note_offer(Held(journal, self.offers.get(journal, NONE) | ranges, 0, ends))
+        """The peer holds these too; what is beyond so many gaps is not remembered, as if it had not said it. Raises
+        RemoteError as `note_offer`."""
+        self.note_offer(Held(journal, first_ranges(self.offers.get(journal, NONE) | ranges), 0, ends))
 
     # --- receiving ----------------------------------------------------------------------------------------------
 
@@ -187,9 +198,14 @@ class Contact:
 
     @property
     def in_flight(self) -> int:
-        """How many bundles may be on their way, by the credit that is left and the mean size so far."""
+        """How many bundles may be on their way, by what a sender hands on ahead and the mean size so far."""
         mean = self.received_bytes / self._received_count if self._received_count else PAYLOAD_SIZE_MAX
-        return int((self._credit_told - self.received_bytes) / mean)
+        return int(min(self._credit_told - self.received_bytes, _ON_ITS_WAY_BYTES) / mean)
+
+    @property
+    def stalls_s(self) -> float:
+        """When what it owes is waited for no longer if another has it, should nothing more come."""
+        return min(self.wanting_since_s + STALL_S, max(self.wanting_since_s, self._heard_s) + HUSH_S)
 
     def want(self, rows: Iterable[Wanted], room_bytes: int, now_s: float) -> Send | None:
         """A WANT with these rows and the credit that there is room for; None when it would say nothing new."""
@@ -211,7 +227,8 @@ class Contact:
     # --- sending ------------------------------------------------------------------------------------------------
 
     def note_want(self, want: Want, ledger: Ledger, revoked: frozenset[DeviceId]) -> None:
-        """Put what the peer asks for into the queue, and take out what it no longer wants."""
+        """Put what the peer asks for into the queue, and take out what it no longer wants. Raises RemoteError if it
+        does the one and the other for ever."""
         self._credit = max(self._credit, want.credit)
         for row in want.journals:
             journal = ledger.journals.get(row.journal)
@@ -220,15 +237,28 @@ class Contact:
             if row.known:
                 self._certified.add(journal.source)
             queued = self._queued.setdefault(row.journal, set())
-            queued.difference_update(row.dropped & journal.held)
-            for number in row.ranges & journal.held:
+            asked, dropped = row.ranges & journal.on_offer, row.dropped & journal.held
+            queued.difference_update(dropped)
+            before = len(queued)
+            for number in asked:
                 if number not in queued:
                     queued.add(number)
                     key = send_key(
                         journal, number, journal.entries[number], revoked=journal.source in revoked
                     )
                     heapq.heappush(self._queue, (key, row.journal))
+            if again := len(dropped) + len(asked) - (len(queued) - before):
+                self._check_asked_again(again, ledger)
         self._sweep()
+
+    def _check_asked_again(self, count: int, ledger: Ledger) -> None:
+        """A few bytes can ask for everything, or take it back: not for ever."""
+        passed_s, self._asked_again_s = self._heard_s - self._asked_again_s, self._heard_s
+        self._asked_again = max(0.0, self._asked_again - ASKED_AGAIN_PER_S * passed_s) + count
+        if self._asked_again > ASKED_AGAIN_MAX:
+            here = sum(len(journal.entries) for journal in ledger.journals.values())
+            if self._asked_again > ASKED_AGAIN_MAX + 2 * here:
+                raise RemoteError("WANT", "asks for the same again and again")
 
     def _sweep(self) -> None:
         """A peer that asks and takes back for ever must not make the queue grow."""
@@ -270,7 +300,9 @@ class Contact:
             self._sent_bytes += entry.size
             self._in_link_bytes += entry.size
             self._said_s = now_s
-            age_s = min(AGE_S_MAX, max(0, int(now_s - entry.born_s)))  # a liar may have said that it is that old
+            age_s = min(
+                AGE_S_MAX, max(0, int(now_s - entry.born_s))
+            )  # a liar may have said that it is that old
             yield SendBundle(self.number, journal_id, number, entry.size, age_s)
 
 
@@ -302,6 +334,6 @@ def stored_frames(rows: Iterable[tuple[JournalId, Ranges, bool]]) -> Iterator[St
         yield Stored(tuple(batch))
 
 
-def first_ranges(ranges: Ranges) -> Ranges:
+def first_ranges(ranges: Ranges, count: int = RANGES_MAX) -> Ranges:
     """As many of the first ranges as a frame may carry; the rest is said when gaps have closed."""
-    return ranges if len(ranges.pairs) <= RANGES_MAX else Ranges(ranges.pairs[:RANGES_MAX])
+    return ranges if len(ranges.pairs) <= count else Ranges(ranges.pairs[:count])

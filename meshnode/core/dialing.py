@@ -7,6 +7,12 @@ itself, so that the core needs no randomness). A change of network or a new sigh
 Of two devices that see each other at once, the one with the lower id dials; the other waits a moment in case the
 first cannot, and dials then. A device that can be met at several addresses is dialled at one after another, each a
 moment after the one before: several contacts with it would only have to be ended again, by both sides alike.
+
+In a crowd not everybody dials everybody: each new bundle is announced over every contact, so that with n devices in one
+Wi-Fi it would take n squared announcements. Beyond DIALLED_MAX contacts that this device has dialled, it dials but one
+more, the heard device that follows it in a ring of all ids; it takes every contact that others dial. Which of the crowd
+are dialled is drawn from the ids, so a bundle is everywhere after a few hops; and the ring closes, so the crowd is
+one, whoever has chosen whom.
 """
 
 from __future__ import annotations
@@ -20,6 +26,7 @@ from meshnode.core.limits import (
     BACKOFF_FIRST_S,
     BACKOFF_MAX_S,
     BACKOFF_REMEMBERED_MAX_S,
+    DIALLED_MAX,
     POLITE_S,
     REMEMBERED_MAX,
 )
@@ -40,6 +47,8 @@ _HEARD = frozenset({SIGHTED, PROBE})
 _HEARD_FAILURES_MAX = 10
 #: Nobody has said that a node is there now. There may be many of them, for ever, and a battery.
 _GUESSED = frozenset({REMEMBERED, GATEWAY})
+#: Somebody has said that just these are to be met, however many there are.
+_NAMED = frozenset({CONFIGURED, OFFICE, GATEWAY})
 #: A dial has this long until another address of the same device is tried too: what a handshake takes on a slow Wi-Fi.
 HEAD_START_S = 0.5
 
@@ -54,6 +63,7 @@ class Address:
     next_s: float = 0.0
     failures: int = 0
     busy: bool = False
+    open: bool = False
     dialled_s: float = 0.0
     met_s: float = 0.0
 
@@ -61,6 +71,16 @@ class Address:
     def is_guess(self) -> bool:
         """Whether nobody has said that a node is there now."""
         return self.sources <= _GUESSED
+
+    @property
+    def is_of_crowd(self) -> bool:
+        """Whether DIALLED_MAX is about it."""
+        return _NAMED.isdisjoint(self.sources)
+
+    @property
+    def counts(self) -> bool:
+        """Whether it counts against DIALLED_MAX: a guess not before somebody has answered."""
+        return (self.open or (self.busy and not self.is_guess)) and self.is_of_crowd
 
 
 class _Started:
@@ -141,14 +161,20 @@ class Dialing:
 
     def due(self, now_s: float, connected: set[DeviceId]) -> list[str]:
         """The addresses to dial now; each counts as being dialled until `opened` or `failed`."""
-        out = []
-        started = self._started()
-        for address in sorted(self._idle(connected), key=lambda a: (a.is_guess, -a.met_s)):
+        out: list[str] = []
+        idle = self._idle(connected)
+        if not idle:
+            return out
+        started, room, follower = self._started(), self._crowd_room(), self._follower(connected)
+        for address in sorted(idle, key=lambda a: (a.is_guess, self._rank(a), -a.met_s)):
+            if address.is_of_crowd and room <= 0 and address.device != follower:
+                continue
             if started.from_s(address) <= now_s:
                 address.busy = True
                 address.dialled_s = now_s
                 started.add(address)
                 out.append(address.text)
+                room -= address.counts
         return out
 
     def next_due_s(self, connected: set[DeviceId]) -> float | None:
@@ -157,7 +183,31 @@ class Dialing:
         return min(map(started.from_s, self._idle(connected)), default=None)
 
     def _idle(self, connected: set[DeviceId]) -> list[Address]:
-        return [a for a in self.addresses.values() if not a.busy and self._worth(a, connected)]
+        """What may be dialled, if it is time."""
+        idle = [a for a in self.addresses.values() if not a.busy and self._worth(a, connected)]
+        if not idle or self._crowd_room() > 0:
+            return idle
+        follower = self._follower(connected)
+        return [a for a in idle if a.device == follower or not a.is_of_crowd]
+
+    def _crowd_room(self) -> int:
+        """How many of the crowd may be dialled besides those that were."""
+        return DIALLED_MAX - sum(a.counts for a in self.addresses.values() if a.open or a.busy)
+
+    def _follower(self, connected: set[DeviceId]) -> DeviceId | None:
+        """Who comes after this device in the ring of all that are heard and were not dialled in vain since."""
+        ring = {
+            address.device
+            for address in self.addresses.values()
+            if address.device is not None
+            and (not address.failures or address.device in connected)
+            and not _HEARD.isdisjoint(address.sources)
+        }
+        return min((device for device in ring if device > self.me), default=min(ring, default=None))
+
+    def _rank(self, address: Address) -> bytes:
+        """Every device prefers others."""
+        return b"" if address.device is None else hashlib.sha256(self.me + address.device).digest()
 
     def _started(self) -> _Started:
         started = _Started()
@@ -174,6 +224,7 @@ class Dialing:
         address = self.addresses.get(text)
         if address is not None:
             address.busy = False
+            address.open = True
             address.device = device
 
     def succeeded(self, text: str) -> None:
@@ -186,7 +237,7 @@ class Dialing:
         address = self.addresses.get(text)
         if address is None:
             return
-        address.busy = False
+        address.busy = address.open = False
         if address.failures >= _HEARD_FAILURES_MAX:
             address.sources -= _HEARD  # whoever was heard there has gone
         longest_s = BACKOFF_REMEMBERED_MAX_S if address.is_guess else BACKOFF_MAX_S

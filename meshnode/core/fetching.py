@@ -19,7 +19,7 @@ from meshnode.core.frames import Wanted
 from meshnode.core.identity import DeviceId, JournalId
 from meshnode.core.intervals import NONE, Ranges
 from meshnode.core.ledger import Ledger
-from meshnode.core.limits import JOURNALS_PER_FRAME, PAYLOAD_SIZE_MAX, STALL_S, TAKE_OVER_MIN
+from meshnode.core.limits import JOURNALS_PER_FRAME, PAYLOAD_SIZE_MAX, TAKE_OVER_MIN
 from meshnode.core.routing import claim
 
 
@@ -177,7 +177,7 @@ class Fetching:
         for other in others:
             if other is idle:
                 continue
-            stalled = now_s - other.wanting_since_s > STALL_S
+            stalled = now_s >= other.stalls_s
             for journal_id, owed in other.wanting.items():
                 common = owed & idle.offers.get(journal_id, NONE)
                 # What is already on its way would come twice.

@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 import msgpack
 
 from meshnode.core.errors import RemoteError
+from meshnode.core.limits import ITEMS_MAX
 
 T = TypeVar("T")
 
@@ -33,14 +34,14 @@ def unpack(data: bytes | bytearray | memoryview, what: str) -> list[Any]:
             strict_map_key=True,
             max_str_len=size,
             max_bin_len=size,
-            max_array_len=size,
+            max_array_len=min(size, ITEMS_MAX),
             max_map_len=0,
             max_ext_len=0,
         )
     except msgpack.ExtraData:
         raise RemoteError(what, "has bytes after its end") from None
     except (ValueError, TypeError, msgpack.UnpackException, RecursionError):
-        # msgpack reports truncation, bad UTF-8, nesting and forbidden types by various subclasses of these
+        # msgpack reports truncation, bad UTF-8, nesting, long lists and forbidden types by various subclasses of these
         raise RemoteError(what, "is not well-formed msgpack") from None
     if type(value) is not list:
         raise RemoteError(what, "is not an array")

@@ -20,13 +20,15 @@ from meshnode.core.frames import Cert, Finished, Fleet, Have, Held, ReceiptFrame
 from meshnode.core.identity import Certificate, DeviceId, EndpointId, JournalId, PublicKey
 from meshnode.core.intervals import NONE, Ranges
 from meshnode.core.ledger import Journal, digest_bytes, digest_total
-from meshnode.core.limits import DEVICE_JOURNALS_MAX, PEER_JOURNALS_MAX
+from meshnode.core.limits import DEVICE_JOURNALS_MAX, DEVICE_RANGES_MAX, PEER_JOURNALS_MAX, RANGES_MAX
 from meshnode.core.ports import Adopt, DropBundles, PutCertificate, PutReceipt, Row
 from meshnode.core.receipt import Origin, Receipt, issue_receipt, next_serial
 from meshnode.core.state import Pending, State
 
 #: A receipt that the disk did not take is written again after so long: it is small, and everybody waits for it.
 RECEIPT_AGAIN_S: Final = 1.0
+#: That somebody brings receipts which nobody here can check is logged once in this time.
+UNKNOWN_AGAIN_S: Final = 600.0
 
 
 class Knowing:
@@ -38,6 +40,8 @@ class Knowing:
         self._unwritten: set[JournalId] = set()
         self._failed: set[JournalId] = set()
         self._again_s = 0.0
+        #: When it was logged last that this bearer's receipts cannot be checked.
+        self._told_unknown_s: dict[str, float] = {}
 
     # --- holdings -----------------------------------------------------------------------------------------------
 
@@ -66,6 +70,8 @@ class Knowing:
             contact.note_offer(held)
             if held.ranges or not contact.whole:  # of finished ones there may be very many
                 contact.serials[held.journal] = max(held.serial, contact.serials.get(held.journal, 0))
+            elif held.journal not in state.ledger.journals:
+                contact.serials.pop(held.journal, None)
             state.fetching.withdraw(contact, held.journal)
             state.custody.note(held.journal, contact.device, held.ranges)
             journal = state.ledger.journals.get(held.journal)
@@ -89,8 +95,11 @@ class Knowing:
 
     def finished(self, contact: Contact, frame: Finished) -> None:
         """The peer sums up what neither has listed: answer with the buckets, or with the journals of those buckets
-        that differ."""
+        that differ. Raises RemoteError when it does so again: the answer may be a thousand times as long."""
         state = self._state
+        if len(frame.buckets) in contact.summed:
+            raise RemoteError("FINISHED", "came again")
+        contact.summed.add(len(frame.buckets))
         mine = state.ledger.digest_buckets(contact.listed)
         if len(frame.buckets) == 1:
             if digest_bytes([digest_total(mine)]) != frame.buckets:
@@ -146,7 +155,9 @@ class Knowing:
         state = self._state
         signer = self._signer(receipt)
         if signer is None:
-            state.log(f"{bearer} sent a receipt of an endpoint that is not known here")
+            if state.now.s - self._told_unknown_s.get(bearer, -UNKNOWN_AGAIN_S) >= UNKNOWN_AGAIN_S:
+                self._told_unknown_s[bearer] = state.now.s
+                state.log(f"{bearer} sent a receipt of an endpoint that is not known here")
             return False
         receipt.verify(signer)
         journal = state.ledger.journals.get(receipt.journal)
@@ -158,7 +169,7 @@ class Knowing:
 
     def _signer(self, receipt: Receipt) -> PublicKey | None:
         """Whose receipt it should be: an office's, or a known device's for a journal that goes to it. No more than so
-        many of a device, which might invent journals without end."""
+        many of a device, which might invent journals without end, and gaps in them."""
         state = self._state
         endpoint = state.document.endpoint(receipt.endpoint)
         if endpoint is not None:
@@ -167,7 +178,8 @@ class Knowing:
         known = state.ledger.journals.get(receipt.journal)
         fresh = known is None or known.receipt is None
         many = state.ledger.signed_for[receipt.endpoint] >= DEVICE_JOURNALS_MAX
-        if certificate is None or not receipt.is_bound or (fresh and many):
+        gappy = len(receipt.ranges.pairs) > DEVICE_RANGES_MAX
+        if certificate is None or not receipt.is_bound or gappy or (fresh and many):
             return None
         return certificate.key
 
@@ -187,11 +199,11 @@ class Knowing:
         serial = next_serial(journal.serial, state.settings.epoch)
         wall_ms = max(0, state.now.wall_ms)
         # What is beyond so many gaps is signed for when they have closed; only a source that leaves them waits.
-        signed = first_ranges(journal.receipted | ranges)
+        is_device = journal.destination == state.identity.device
+        signed = first_ranges(journal.receipted | ranges, DEVICE_RANGES_MAX if is_device else RANGES_MAX)
         if journal.receipt is not None and signed <= journal.receipt.ranges:
             return
         endpoint = EndpointId(journal.destination)
-        is_device = journal.destination == state.identity.device
         origin = Origin(journal.source, journal.epoch) if is_device else None
         key = state.endpoints[endpoint]
         self._apply(issue_receipt(key, endpoint, journal_id, serial, signed, wall_ms, origin))

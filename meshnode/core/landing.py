@@ -96,6 +96,7 @@ class Landings:
         if not self._make_room(journal, size, rows):
             return Fate.NO_ROOM
         born_s = state.now.s - frame.age_s
+        self._look_for_twin(journal, header.created_ms, born_s)
         row = PutBundle(frame.bundle, journal_id, born_s, state.now.wall_ms)
         state.free_bytes -= size
         self._count(journal, size)
@@ -105,6 +106,19 @@ class Landings:
         rows.append(row)
         landings.append(Landing(contact, journal, number, entry_of(row)))
         return Fate.TAKEN
+
+    def _look_for_twin(self, journal: Journal, created_ms: int, born_s: float) -> None:
+        """An own bundle of another process, which is younger than this process: somebody else has this device's key.
+        Its age leaves out the time that it was on a stick, and clocks are often wrong, so both have to say so."""
+        state = self._state
+        started = state.started
+        if state.has_twin or not state.ledger.is_mine(journal):
+            return
+        if born_s > started.s and created_ms > started.wall_ms:
+            state.has_twin = True
+            state.log(
+                "another machine writes with the key of this device: its home is a copy, or this one is"
+            )
 
     def _count(self, journal: Journal, size: int) -> None:
         if self._state.ledger.is_foreign(journal):
@@ -157,6 +171,8 @@ class Landings:
             state.ledger.add(journal, entries)
             state.rotten.difference_update((journal_id, number) for number in entries)
             state.fetching.landed(journal_id, Ranges.of(entries))
+            if state.ledger.is_mine(journal):
+                self._note_givers(journal_id)
             if late := state.ledger.held_in_vain(journal):
                 state.write((DropBundles(journal_id, state.ledger.drop(journal, late)),))
             if state.ledger.is_for_me(journal):
@@ -168,6 +184,12 @@ class Landings:
         for frame in stored_frames(rows):
             for contact in state.greeted:
                 state.say(contact, frame)
+
+    def _note_givers(self, journal_id: JournalId) -> None:
+        """Own bundles are here again: what others said to hold of them counts only from now on."""
+        for contact in self._state.greeted:
+            if (offer := contact.offers.get(journal_id)) is not None:
+                self._state.custody.note(journal_id, contact.device, offer)
 
     def failed(self, landings: Iterable[Landing]) -> None:
         """The disk did not take these: they are not here, and not asked for until there is room again."""
@@ -189,8 +211,9 @@ class Landings:
         journal = state.ledger.journals.get(event.journal)
         if journal is None or event.number not in journal.entries:
             return
+        own = "own " if state.ledger.is_mine(journal) else ""
         state.ledger.forget_rotten(journal, event.number)
         state.rotten.add((event.journal, event.number))
-        state.log(f"bundle {event.number} of journal {event.journal.hex()} is rotten in the store")
+        state.log(f"{own}bundle {event.number} of journal {event.journal.hex()} is rotten in the store")
         self._knowing.tell_shrunk(journal)
         state.ask_all()

@@ -22,7 +22,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from math import inf
 
-from meshnode.core.bundle import Header
+from meshnode.core.bundle import Header, Previous
 from meshnode.core.frames import BUCKETS, DIGEST_SIZE, Held
 from meshnode.core.identity import DeviceId, JournalId
 from meshnode.core.intervals import NONE, Ranges
@@ -43,6 +43,8 @@ class Journal:
     held: Ranges = NONE
     receipted: Ranges = NONE
     receipt: Receipt | None = None
+    #: What its first bundle names, if that was here ever.
+    previous: Previous | None = None
     #: Own bundles that are receipted: since when, so that they can be let go of some days later.
     kept: list[tuple[float, Ranges]] = field(default_factory=list)
     #: Bundles that rotted here.
@@ -92,6 +94,7 @@ class Ledger:
         ledger = cls(me, endpoints, epoch)
         for record in snapshot.journals:
             journal = Journal(record.id, record.source, record.destination, record.epoch)
+            journal.previous = record.previous
             ledger.journals[record.id] = journal
             ledger._hold(journal, record.entries)
         for receipt, at_s in snapshot.receipts:
@@ -154,6 +157,7 @@ class Ledger:
             journal.source = header.source
             journal.destination = header.destination
             journal.epoch = header.epoch
+        journal.previous = journal.previous or header.previous
         return journal
 
     def add(self, journal: Journal, entries: dict[int, Entry]) -> None:

@@ -54,6 +54,9 @@ NAME_SIZE_MAX: Final = 63
 FRAME_SIZE_MAX: Final = 512 * KIB
 #: Journals in one HAVE, WANT or STORED; a longer list is sent as several frames.
 JOURNALS_PER_FRAME: Final = 1024
+#: Items in any one list: the ranges of a journal, two numbers each, the revoked devices, or what a manifest can hold.
+#: What says that it has more is not read: a few bytes can announce lists within lists of millions.
+ITEMS_MAX: Final = 32 * KIB
 
 #: Bundle bytes that a receiver lets be on their way to it. At 100 Mbit/s and 100 ms this keeps the link full, and is
 #: what a contact holds in memory at most, twice: once on its way, once on the way to the disk.
@@ -79,6 +82,9 @@ BACKOFF_REMEMBERED_MAX_S: Final = 600.0
 #: The device with the higher id waits this long for the other to dial.
 POLITE_S: Final = 1.0
 DIAL_TIMEOUT_S: Final = 10.0
+#: Contacts in a crowd that one device dials, besides one that keeps the crowd together. Up to so many and one more in a
+#: place all are in contact with all; a hundred have two dozen contacts each instead of 99.
+DIALLED_MAX: Final = 12
 #: Addresses remembered of peers met before; the oldest is forgotten.
 REMEMBERED_MAX: Final = 64
 
@@ -108,12 +114,21 @@ PEER_JOURNALS_MAX: Final = 16 * 1024
 PEER_RANGES_MAX: Final = 128 * 1024
 #: Journals that one device may sign for: an office that starts each day and writes to it has these in ten years.
 DEVICE_JOURNALS_MAX: Final = 4096
+#: Ranges in one receipt of a device: what the office writes to one person has a gap or two. With the journals above,
+#: the most that one device can make all others remember is some 40 MB.
+DEVICE_RANGES_MAX: Final = 64
+#: Numbers that a peer may take back, or ask for though it has asked already, without a reason: at once, besides what
+#: there is to ask for, and in a second. Twenty bytes name them all, and each takes us a microsecond or two.
+ASKED_AGAIN_MAX: Final = 64 * KIB
+ASKED_AGAIN_PER_S: Final = 4 * KIB
 #: Contacts at once; more are refused. A crowd on one Wi-Fi, with both directions colliding.
 CONTACTS_MAX: Final = 256
 #: A contact that owes bundles and has sent neither one nor a good piece of one for so long is no longer waited for if
 #: another has them. A bundle takes minutes on a weak link; what comes more slowly than this does not come.
 STALL_S: Final = 20.0
 STALL_BYTES: Final = 8 * KIB
+#: Nor is one of which nothing at all has been heard for so long: longer than a bad round trip.
+HUSH_S: Final = 4.0
 #: Fewest bundles worth taking over from another contact; less arrives before the request would.
 TAKE_OVER_MIN: Final = 4
 #: A member that broke the protocol is left alone for so long: its fault may be over after a restart.

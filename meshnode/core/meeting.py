@@ -6,7 +6,7 @@ from meshnode.core.contact import Contact
 from meshnode.core.errors import RemoteError
 from meshnode.core.frames import PROTOCOL, Bye, Hello
 from meshnode.core.identity import DeviceId
-from meshnode.core.limits import CONTACTS_MAX, DUPLICATE_WINDOW_S, SHUN_S, STALL_S
+from meshnode.core.limits import CONTACTS_MAX, DUPLICATE_WINDOW_S, SHUN_S
 from meshnode.core.ports import Close, Opened, PutAddress
 from meshnode.core.state import State
 
@@ -153,5 +153,5 @@ class Meeting:
                 self.end(contact, reason)
             elif contact.ping_due(state.now.s):
                 state.effects.append(contact.ping(state.now.s))
-            elif contact.wanting and state.now.s - contact.wanting_since_s > STALL_S:
+            elif contact.wanting and state.now.s >= contact.stalls_s:
                 state.ask_all()

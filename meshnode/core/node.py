@@ -48,7 +48,7 @@ from meshnode.core.intervals import NONE
 from meshnode.core.knowing import Knowing
 from meshnode.core.landing import Landings
 from meshnode.core.ledger import Journal
-from meshnode.core.limits import HOUSEKEEPING_S, KEEP_RECEIPTED_S, PAYLOAD_SIZE_MAX, STALL_S, STORE_REST_S
+from meshnode.core.limits import HOUSEKEEPING_S, KEEP_RECEIPTED_S, PAYLOAD_SIZE_MAX, STORE_REST_S
 from meshnode.core.meeting import Meeting
 from meshnode.core.ports import (
     Brought,
@@ -152,7 +152,7 @@ class Node:
         for contact in state.contacts.values():
             at_s = min(at_s, contact.next_look_s())
             if contact.wanting:
-                at_s = min(at_s, max(soon_s, contact.wanting_since_s + STALL_S))
+                at_s = min(at_s, max(soon_s, contact.stalls_s))
         return at_s
 
     def _take(self, event: Event) -> None:  # noqa: C901 - one line an event, and mypy sees that none is missing

@@ -11,8 +11,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Final, NamedTuple, Protocol
 
-from meshnode.core.bundle import Bundle
-from meshnode.core.errors import MeshnodeError
+from meshnode.core.bundle import Bundle, Previous
+from meshnode.core.errors import MeshnodeError, StoreTrouble
 from meshnode.core.fleet import Endpoint, FleetDocument
 from meshnode.core.identity import Certificate, DeviceId, JournalId
 from meshnode.core.intervals import Ranges
@@ -150,18 +150,21 @@ def entry_of(row: PutBundle) -> Entry:
 
 @dataclass(slots=True)
 class JournalRecord:
-    """A journal as stored: who wrote it for whom, and its bundles that are here."""
+    """A journal as stored: who wrote it for whom, and its bundles that are here. `previous`: what its first bundle
+    names, known from when that was put, for ever."""
 
     id: JournalId
     source: DeviceId
     destination: bytes
     epoch: bytes
     entries: dict[int, Entry] = field(default_factory=dict)
+    previous: Previous | None = None
 
 
 @dataclass(slots=True)
 class Snapshot:
-    """All that a store knows, but for the payloads. `clock_s`: the last instant that the store has seen."""
+    """All that a store knows, but for the payloads. `clock_s`: the last instant that the store has seen. `damaged`: how
+    many rows were not as they were put there, and are left out, by what they were (`receipt`, `message`, ...)."""
 
     clock_s: float = 0.0
     journals: list[JournalRecord] = field(default_factory=list)
@@ -171,6 +174,7 @@ class Snapshot:
     messages: list[PutMessage] = field(default_factory=list)
     custody: list[PutCustody] = field(default_factory=list)
     addresses: list[PutAddress] = field(default_factory=list)
+    damaged: dict[str, int] = field(default_factory=dict)
 
 
 class StoredBundle(NamedTuple):
@@ -183,11 +187,16 @@ class StoredBundle(NamedTuple):
     arrived_ms: int
 
 
+class Rotten(StoreTrouble):
+    """A bundle in the store {path} is not as it was put there: {problem}."""
+
+
 class Store(Protocol):
     """Keeps rows. Two implementations under one contract: SQLite for devices, memory for simulations.
 
     `load` at start; `commit` makes rows durable, all or none, in order; `read` gives a bundle back or None. All block.
-    Errors of the disk are `StoreTrouble`; after one nothing of that commit is there.
+    Errors of the disk are `StoreTrouble`; after one nothing of that commit is there, and what could not be read may be
+    readable later. `Rotten`: it never will be.
     """
 
     def load(self) -> Snapshot:
@@ -197,7 +206,8 @@ class Store(Protocol):
         """Make rows durable. Returns only when a power cut can no longer undo them."""
 
     def read(self, journal: JournalId, number: int) -> StoredBundle | None:
-        """One bundle."""
+        """One bundle. Header and signature are as they were put, or it raises Rotten; the payload's digest is for the
+        reader to check."""
 
     def close(self) -> None:
         """Let go of the store."""

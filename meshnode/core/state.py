@@ -6,12 +6,14 @@ what is to be done by `say`, `write` and `log`. It decides nothing itself.
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from meshnode.core.contact import Contact
 from meshnode.core.custody import Custody
 from meshnode.core.dialing import Dialing
-from meshnode.core.errors import MeshnodeError
+from meshnode.core.errors import MeshnodeError, RemoteError
 from meshnode.core.fetching import Fetching
 from meshnode.core.fleet import FleetDocument
 from meshnode.core.frames import Frame
@@ -19,10 +21,12 @@ from meshnode.core.identity import (
     Certificate,
     DeviceId,
     EndpointId,
+    JournalId,
     PublicKey,
     SigningKey,
     read_certificate,
 )
+from meshnode.core.intervals import NONE, Ranges
 from meshnode.core.ledger import Journal, Ledger
 from meshnode.core.ports import (
     DropBundles,
@@ -127,15 +131,14 @@ class State:
         self.identity = identity
         self.settings = settings
         self.document: FleetDocument = identity.document
+        #: Rows of the store that are left out since they are damaged: how many, by what they were.
+        self.damaged = Counter(snapshot.damaged)
+        self.certificates = self._read_certificates(snapshot)
         self.ledger = Ledger.restore(identity.device, frozenset(self.endpoints), snapshot, settings.epoch)
         self.custody = Custody(self.ledger, snapshot)
         self.fetching = Fetching(self.ledger)
         self.dialing = Dialing(identity.device)
         self.contacts: dict[int, Contact] = {}
-        self.certificates: dict[DeviceId, Certificate] = {identity.device: identity.certificate}
-        for der in snapshot.certificates:
-            certificate = read_certificate(der, identity.authority)
-            self.certificates[certificate.device] = certificate
         #: Those that no store has yet: each is written with the first bundle that needs it.
         self.unsaved_certificates: set[DeviceId] = set()
         self.free_bytes = 0
@@ -148,7 +151,11 @@ class State:
         #: Bytes of others' bundles on their way to the disk, and of all bundles.
         self.landing_bytes = 0
         self.unwritten_bytes = 0
-        self.rotten: set[tuple[bytes, int]] = set()
+        #: Bundles that were here and are not any more, and not delivered as far as is known.
+        self.rotten: set[tuple[JournalId, int]] = set(self._torn_out(snapshot))
+        #: Another process has written with this device's key while this one was running.
+        self.has_twin = False
+        self.started = now
         self.uplink = identity.office is not None
         self.now = now
         self.effects: list[Effect] = []
@@ -157,6 +164,34 @@ class State:
         self.to_pump: set[int] = set()
         self._pending: dict[Token, Pending] = {}
         self._token = 0
+
+    def _read_certificates(self, snapshot: Snapshot) -> dict[DeviceId, Certificate]:
+        """Those that are whole. Bundles whose source has none are not held: nobody could be shown that they are true.
+        They come again from others, with the certificate."""
+        certificates = {self.identity.device: self.identity.certificate}
+        for der in snapshot.certificates:
+            try:
+                certificate = read_certificate(der, self.identity.authority)
+            except RemoteError:
+                self.damaged["certificate"] += 1
+                continue
+            certificates[certificate.device] = certificate
+        for record in snapshot.journals:
+            if record.source not in certificates and record.entries:
+                self.damaged["bundle"] += len(record.entries)
+                record.entries.clear()
+        return certificates
+
+    def _torn_out(self, snapshot: Snapshot) -> Iterator[tuple[JournalId, int]]:
+        """Parts of this device's messages that the store has lost."""
+        there: dict[JournalId, Ranges] = {}
+        for message in snapshot.messages:
+            if message.journal not in there:
+                journal = self.ledger.journals.get(message.journal)
+                there[message.journal] = journal.held | journal.receipted if journal else NONE
+            if not there[message.journal].covers(message.first, message.last):
+                for number in Ranges.span(message.first, message.last) - there[message.journal]:
+                    yield message.journal, number
 
     def begin(self, now: Instant) -> None:
         """A new event."""

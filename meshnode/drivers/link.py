@@ -1,14 +1,21 @@
 """One contact's bytes: what the brain wants sent goes out, what comes in goes to the brain.
 
 Two lanes go out. Frames (receipts, wants, acknowledgements) overtake bundles; bundles are read from the store just
-before they are sent, so a queue of them costs no memory, and their digest is checked then, so that what has rotted on
-disk never travels. On Linux the kernel is asked to keep its own queue short, since nothing overtakes there.
+before they are sent, so a queue of them costs no memory, and they are checked then, so that what has rotted on disk
+never travels: a receiver would blame this node. What the disk only does not give back now is tried again some seconds
+later, behind all others; the store says when it has given up. On Linux the kernel is asked to keep its own queue short,
+since nothing overtakes there.
+
+A peer is a member, and may still be a fool or a thief. Whoever asks and does not take the answers is given up, before
+they fill the memory; and what makes the brain think for long is followed by as long a rest, so that others get their
+turn.
 """
 
 from __future__ import annotations
 
 import contextlib
 import hashlib
+import math
 import socket
 from collections import deque
 from collections.abc import Awaitable, Callable
@@ -22,8 +29,17 @@ from meshnode.core.bundle import read_bundle
 from meshnode.core.errors import RemoteError, StoreTrouble
 from meshnode.core.frames import encode_bundle
 from meshnode.core.identity import JournalId
-from meshnode.core.limits import KIB
-from meshnode.core.ports import ContactNumber, Lost, Received, SendBundle, Sent, StoredBundle, Unreadable
+from meshnode.core.limits import KIB, MIB
+from meshnode.core.ports import (
+    ContactNumber,
+    Lost,
+    Received,
+    Rotten,
+    SendBundle,
+    Sent,
+    StoredBundle,
+    Unreadable,
+)
 
 Read = Callable[[JournalId, int], StoredBundle | None]
 Deliver = Callable[[Received | Sent | Unreadable | Lost], None]
@@ -32,10 +48,19 @@ RECEIVE_SIZE: Final = 256 * KIB
 #: Bundles are read and sent together up to this size, so that small ones share system calls and records.
 BATCH_SIZE: Final = 256 * KIB
 BATCH_COUNT: Final = 64
+#: Frames that may wait for a peer to take them. One that was away for years is told some 20 MB at once.
+WAITING_SIZE_MAX: Final = 64 * MIB
+#: What a waiting frame costs besides its bytes.
+_FRAME_COST: Final = 64
+#: What came in took the brain so long that others have waited; most takes it a thousandth of that.
+REST_AFTER_S: Final = 0.02
 #: A goodbye has this long to get out.
 FLUSH_S: Final = 2.0
 #: Unsent bytes that the kernel holds before it stops taking more.
 KERNEL_QUEUE_SIZE: Final = 256 * KIB
+
+#: Between two attempts to read what the disk does not give back.
+AGAIN_S: Final = 10.0
 
 #: What a stream raises when its other end, or the way to it, is gone.
 _GONE: Final = (trio.BrokenResourceError, trio.ClosedResourceError)
@@ -51,33 +76,45 @@ def shorten_kernel_queue(stream: trio.SocketStream) -> None:
 
 @dataclass(frozen=True, slots=True)
 class _Batch:
-    """Bundle frames ready to send, what they hold, and those that could not be read."""
+    """Bundle frames ready to send, what they hold, and those that could not be read, or not now."""
 
     data: bytes
     size: int
     unreadable: tuple[Unreadable, ...]
+    put_off: tuple[SendBundle, ...]
 
 
 def _load(read: Read, wanted: list[SendBundle]) -> _Batch:
     """Read and frame bundles. Blocks; runs in a worker thread."""
     frames: list[bytes] = []
     unreadable: list[Unreadable] = []
+    put_off: list[SendBundle] = []
     size = 0
     for want in wanted:
         rotten = False
         try:
             stored = read(want.journal, want.number)
             if stored is not None:
-                bundle = read_bundle(stored.header, stored.signature, stored.payload)
-                rotten = hashlib.sha256(stored.payload).digest() != bundle.header.payload_sha256
-        except (RemoteError, StoreTrouble):
+                rotten = not _is_whole(want, stored)
+        except (RemoteError, Rotten):
             stored, rotten = None, True
+        except StoreTrouble:
+            put_off.append(want)
+            continue
         if stored is None or rotten:
             unreadable.append(Unreadable(want.contact, want.journal, want.number, want.size, rotten))
             continue
         frames.append(encode_bundle(want.age_s, stored.header, stored.signature, stored.payload))
         size += want.size
-    return _Batch(b"".join(frames), size, tuple(unreadable))
+    return _Batch(b"".join(frames), size, tuple(unreadable), tuple(put_off))
+
+
+def _is_whole(want: SendBundle, stored: StoredBundle) -> bool:
+    """Whether this is the bundle that it should be, with its own payload. Raises RemoteError: not even a bundle."""
+    header = read_bundle(stored.header, stored.signature, stored.payload).header
+    if (header.journal, header.number) != (want.journal, want.number):
+        return False
+    return hashlib.sha256(stored.payload).digest() == header.payload_sha256
 
 
 #: Runs what blocks, as `trio.to_thread.run_sync` does.
@@ -101,14 +138,25 @@ class Link:
         self._deliver = deliver
         self._run_sync = run_sync
         self._frames: deque[bytes] = deque()
+        self._waiting_size = 0
         self._bundles: deque[SendBundle] = deque()
+        #: What the disk did not give back, to be tried again from then on.
+        self._put_off: deque[SendBundle] = deque()
+        self._again_s = math.inf
         self._closing: str | None = None
         self._wake = trio.Event()
         self._scope = trio.CancelScope()
 
     def send(self, data: bytes) -> None:
-        """Send a frame, before any bundle that waits."""
+        """Send a frame, before any bundle that waits; or give up, if the peer does not take those before it."""
+        if self._scope.cancel_called:
+            return
         self._frames.append(data)
+        self._waiting_size += len(data) + _FRAME_COST
+        if self._waiting_size > WAITING_SIZE_MAX:
+            self._closing = self._closing or "it takes nothing in"
+            self._frames.clear()
+            self._scope.cancel()
         self._wake.set()
 
     def send_bundle(self, bundle: SendBundle) -> None:
@@ -120,6 +168,7 @@ class Link:
         """Send the frames that wait, then end."""
         self._closing = self._closing or reason
         self._bundles.clear()
+        self._put_off.clear()
         self._scope.deadline = min(self._scope.deadline, trio.current_time() + FLUSH_S)
         self._wake.set()
 
@@ -140,7 +189,11 @@ class Link:
     async def _receive_all(self) -> str:
         try:
             while data := await self._stream.receive_some(RECEIVE_SIZE):
+                began_s = trio.current_time()
                 self._deliver(Received(self._number, bytes(data)))
+                took_s = trio.current_time() - began_s
+                if took_s > REST_AFTER_S:
+                    await trio.sleep(took_s)
         except _GONE:
             return "the connection broke"
         return "the peer closed it"
@@ -152,18 +205,26 @@ class Link:
                     await self._send_frames()
                 elif self._closing is not None:
                     break
+                elif self._again_s <= trio.current_time():
+                    self._again_s = math.inf
+                    self._bundles.extend(self._put_off)
+                    self._put_off.clear()
                 elif self._bundles:
                     await self._send_bundles()
                 else:
                     self._wake = trio.Event()
-                    await self._wake.wait()
+                    with trio.move_on_at(self._again_s):
+                        await self._wake.wait()
         except _GONE:
             self._closing = self._closing or "the connection broke"
         whole.cancel()
 
     async def _send_frames(self) -> None:
-        data = b"".join(self._frames)
-        self._frames.clear()
+        data = bytearray()
+        while self._frames and len(data) < BATCH_SIZE:
+            frame = self._frames.popleft()
+            data += frame
+            self._waiting_size -= len(frame) + _FRAME_COST
         await self._stream.send_all(data)
 
     async def _send_bundles(self) -> None:
@@ -175,11 +236,11 @@ class Link:
         batch = await self._run_sync(partial(_load, self._read, wanted))
         for unreadable in batch.unreadable:
             self._deliver(unreadable)
+        if batch.put_off:
+            self._put_off.extend(batch.put_off)
+            self._again_s = min(self._again_s, trio.current_time() + AGAIN_S)
         if batch.data:
-            await self._send_frames_first()
+            while self._frames:
+                await self._send_frames()
             await self._stream.send_all(batch.data)
             self._deliver(Sent(self._number, batch.size))
-
-    async def _send_frames_first(self) -> None:
-        if self._frames:
-            await self._send_frames()

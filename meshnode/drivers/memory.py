@@ -149,6 +149,7 @@ class MemoryStore:
         if (before := record.entries.get(header.number)) is not None:
             self._size_bytes -= before.size
         self._size_bytes += header.payload_size
+        record.previous = header.previous or record.previous
         record.entries[header.number] = Entry(
             header.payload_size, header.priority, header.first, header.parts, row.born_s, header.lifetime_s
         )

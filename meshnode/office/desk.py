@@ -10,7 +10,7 @@ all that waits.
 
 A source's first bundle names the journal before it. Two journals after the same one mean that the device's store was
 restored from a copy, so that records may be missing or have two numbers: the office is told, and delivers both. That
-is remembered as long as the process lives.
+is kept with the journal, so that it is known after a restart too, when that bundle has long been let go of.
 """
 
 from __future__ import annotations
@@ -85,8 +85,7 @@ class Desk:
         self._run_sync = run_sync
         #: What keeps the sink from taking messages; None if nothing does.
         self.problem: str | None = None
-        #: A sentence for each device that seems to have been restored from a copy.
-        self.restored: list[str] = []
+        self._restored: dict[tuple[DeviceId, JournalId], str] = {}
         self._queue: dict[JournalId, None] = {}
         self._woken = trio.Event()
         self._rest_s = REST_FIRST_S
@@ -238,14 +237,16 @@ class Desk:
 
     async def _note_previous(self, journal: Journal) -> None:
         """Learn from a journal's first bundle which one came before it."""
-        if journal.id in self._previous or 1 not in journal.on_offer:
+        if journal.id in self._previous or journal.source is None:
             return
-        assert journal.source is not None
-        source = journal.source
-        try:
-            previous = await self._run_sync(partial(_read_previous, self._read, journal.id))
-        except (RemoteError, StoreTrouble, NotWhole):
-            return  # opening it will say so
+        source, previous = journal.source, journal.previous
+        if previous is None and 1 not in journal.on_offer:
+            return
+        if previous is None:  # there is none, or it came before stores kept it
+            try:
+                previous = await self._run_sync(partial(_read_previous, self._read, journal.id))
+            except (RemoteError, StoreTrouble, NotWhole):
+                return  # opening it will say so
         self._previous[journal.id] = source, previous
         if previous is not None:
             self._note_restored(source, previous.journal)
@@ -257,14 +258,23 @@ class Desk:
             if author == source and previous is not None and previous.journal == predecessor
         ]
         for found in restored_devices(claims):
-            name = self._state.certificates[source].name
+            certificate = self._state.certificates.get(source)
             text = (
-                f"restored device: the store of {name} seems to be a copy of an older one, since more than one"
-                f" journal follows {found.predecessor.hex()}; what it wrote after the copy was made may be missing"
+                f"restored device: the store of {certificate.name if certificate else source.hex()} seems to be a"
+                f" copy of an older one, since more than one journal follows {found.predecessor.hex()}; what it wrote"
+                " after the copy was made may be missing. Ask its officer what was recorded that is not here, and"
+                " whether two machines use one home. Then enroll that device anew and revoke its old key, which ends"
+                " this alarm."
             )
-            if text not in self.restored:
-                self.restored.append(text)
+            if (source, predecessor) not in self._restored:
+                self._restored[source, predecessor] = text
                 self._log(text)
+
+    @property
+    def restored(self) -> list[str]:
+        """A sentence for each device that seems to have been restored from a copy, and is still a member."""
+        revoked = self._state.document.revoked
+        return [text for (source, _), text in self._restored.items() if source not in revoked]
 
 
 def _read_previous(read: Read, journal: JournalId) -> Previous | None:

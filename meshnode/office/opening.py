@@ -4,7 +4,8 @@ Two rounds over its bundles, each holding one at a time, so memory does not depe
 checks all of them, so that nothing is begun in vain, and learns when the last one came; the second opens.
 
 Every bundle is verified again as it was before it was stored (signature and digest). What fails that was right once,
-so it is rot on this disk, and the bundle can be fetched again. What passes and still makes no message is what the
+so it is rot on this disk, and the bundle can be fetched again. What the disk does not give back now is tried later, as
+what a sink does not take now. What passes and still makes no message is what the
 source has signed: it stays so for ever, and the message is put aside.
 """
 
@@ -17,10 +18,10 @@ from meshnode.core.bundle import Bundle, read_bundle
 from meshnode.core.errors import LocalError, RemoteError, StoreTrouble
 from meshnode.core.identity import Certificate, JournalId
 from meshnode.core.message import Opener
-from meshnode.core.ports import StoredBundle
+from meshnode.core.ports import Rotten, StoredBundle
 from meshnode.core.sealing import SealingKey
 from meshnode.core.submitting import message_key
-from meshnode.office.sinks import Delivery, Envelope, Never, Sink
+from meshnode.office.sinks import Delivery, Envelope, Never, NotNow, Sink
 
 #: As `core.ports.Store.read`: blocks; None if the bundle is not there (any more). Raises StoreTrouble.
 Read = Callable[[JournalId, int], StoredBundle | None]
@@ -54,8 +55,8 @@ class NotWhole(LocalError):
 def open_message(message: Message, read: Read, keys: Mapping[bytes, SealingKey], sink: Sink) -> None:
     """Hand a message on. Blocks. On return the sink has it durably, from now or from before.
 
-    `keys`: the endpoint's sealing keys by `key_id`. Raises NotNow; Never, if the sink refuses it or what was signed is
-    no message; NotWhole, if a bundle is gone or rotten.
+    `keys`: the endpoint's sealing keys by `key_id`. Raises NotNow, also for what the store does not give back now;
+    Never, if the sink refuses it or what was signed is no message; NotWhole, if a bundle is gone or rotten.
     """
     try:
         received_ms = max(_read_part(message, read, number)[1] for number in _numbers(message))
@@ -77,15 +78,17 @@ def _numbers(message: Message) -> range:
 
 def _read_part(message: Message, read: Read, number: int) -> tuple[Bundle, int]:
     """One bundle, verified, and the wall-clock ms at which it came. Raises NotWhole, or RemoteError if the source has
-    signed it for another place."""
+    signed it for another place, or NotNow."""
     try:
         stored = read(message.journal, number)
         if stored is None:
             raise NotWhole(message.journal, number)
         bundle = read_bundle(stored.header, stored.signature, stored.payload)
         bundle.verify(message.source.key)
-    except (RemoteError, StoreTrouble) as problem:
+    except (RemoteError, Rotten) as problem:
         raise NotWhole(message.journal, number) from problem
+    except StoreTrouble as problem:
+        raise NotNow(str(problem).rstrip(".")) from problem
     header = bundle.header
     if (header.journal, header.number) != (message.journal, number):
         raise NotWhole(message.journal, number)

@@ -244,7 +244,9 @@ def test_the_ranges_of_all_offers_together_are_bounded() -> None:
         peer.note_offer(Held(J, Ranges.single(1), 0))
         peer.note_offer(Held(J, gappy(RANGES_MAX), 0))
         peer.set_offer(J, NONE)
-    peer.note_stored(J, gappy(PEER_RANGES_MAX), ends=False)
+    for journal in journal_ids(PEER_RANGES_MAX // RANGES_MAX):
+        peer.note_stored(journal, gappy(PEER_RANGES_MAX), ends=False)
+        assert len(peer.offers[journal].pairs) == RANGES_MAX, "no more of one journal than a HAVE could say"
     with pytest.raises(RemoteError, match="lists more than 131072 ranges"):
         peer.note_stored(JournalId(b"x" * 16), Ranges.single(1), ends=False)
 

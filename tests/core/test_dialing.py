@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
+import random
+from collections import Counter
+from collections.abc import Iterable
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -21,6 +26,7 @@ from meshnode.core.limits import (
     BACKOFF_FIRST_S,
     BACKOFF_MAX_S,
     BACKOFF_REMEMBERED_MAX_S,
+    DIALLED_MAX,
     POLITE_S,
     REMEMBERED_MAX,
 )
@@ -337,3 +343,138 @@ def test_a_configured_address_is_always_tried_again(
     assert due_s <= now_s + 1.25 * BACKOFF_MAX_S
     then_s = max(now_s, due_s)
     assert A in dialing.due(then_s, set()) + dialing.due(then_s + HEAD_START_S, set())
+
+
+# --- crowds -----------------------------------------------------------------------------------------------------
+
+
+class Crowd:
+    """Devices in one place, where every dial succeeds at once."""
+
+    def __init__(self, names: Iterable[int]) -> None:
+        self.all = {DeviceId(hashlib.sha256(b"%d" % name).digest()[:16]) for name in names}
+        self.dialing = {device: Dialing(device) for device in self.all}
+        self.contacts: set[frozenset[DeviceId]] = set()
+        self.dials: Counter[DeviceId] = Counter()
+        self.now_s = 0.0
+
+    def join(self, other: Crowd) -> None:
+        """The other crowd comes into the same place."""
+        self.all |= other.all
+        self.dialing |= other.dialing
+        self.contacts |= other.contacts
+        self.dials += other.dials
+
+    def hear(self, chance: random.Random) -> None:
+        """Each hears all others, in any order, and dials as soon as it may."""
+        heard = [(one, other) for one in sorted(self.all) for other in sorted(self.all) if one != other]
+        chance.shuffle(heard)
+        for one, other in heard:
+            self.dialing[one].note(other.hex(), other, SIGHTED, self.now_s)
+            self.dial(one)
+        for wait_s in (POLITE_S, POLITE_S + HEAD_START_S):
+            self.now_s += wait_s
+            for one in sorted(self.all):
+                self.dial(one)
+
+    def dial(self, one: DeviceId) -> None:
+        for text in self.dialing[one].due(self.now_s, self.met_by(one)):
+            other = DeviceId(bytes.fromhex(text))
+            self.dialing[one].opened(text, other)
+            self.dialing[one].succeeded(text)
+            self.dials[one] += 1
+            self.contacts.add(frozenset((one, other)))
+
+    def met_by(self, one: DeviceId) -> set[DeviceId]:
+        return {other for pair in self.contacts if one in pair for other in pair - {one}}
+
+    def reach_of_one(self) -> set[DeviceId]:
+        """Whom the first reaches, over others."""
+        reached: set[DeviceId] = set()
+        fresh = {min(self.all)}
+        while fresh:
+            reached |= fresh
+            fresh = set().union(*map(self.met_by, fresh)) - reached
+        return reached
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_a_few_are_all_in_contact(seed: int) -> None:
+    crowd = Crowd(range(DIALLED_MAX + 1))
+    crowd.hear(random.Random(seed))
+    assert len(crowd.contacts) == (DIALLED_MAX + 1) * DIALLED_MAX // 2
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_a_crowd_is_one_and_nobody_dials_everybody(seed: int) -> None:
+    crowd = Crowd(range(60))
+    crowd.hear(random.Random(seed))
+    assert crowd.reach_of_one() == crowd.all
+    assert len(crowd.contacts) < 60 * (DIALLED_MAX + 3) < 60 * 59 / 2
+    for one in crowd.all:
+        assert crowd.dialing[one].due(1e6, crowd.met_by(one)) == []
+        assert crowd.dialing[one].next_due_s(crowd.met_by(one)) is None, "nothing to wake up for"
+
+
+def test_two_crowds_that_come_together_are_one() -> None:
+    chance = random.Random(1)
+    here, there = Crowd(range(30)), Crowd(range(30, 60))
+    for crowd in (here, there):
+        crowd.hear(chance)
+        # each has dialled as many as it may, so that none would dial one of the others for lack of contacts
+        for one in crowd.all:
+            for number in range(DIALLED_MAX):
+                elsewhere = DeviceId(one[:-1] + b"%c" % number)
+                crowd.dialing[one].remember(elsewhere.hex(), elsewhere, 1.0)
+                crowd.dialing[one].opened(elsewhere.hex(), elsewhere)
+                crowd.contacts.add(frozenset((one, elsewhere)))
+    here.join(there)
+    here.hear(chance)
+    assert here.reach_of_one() >= here.all
+
+
+def full(dialing: Dialing) -> set[DeviceId]:
+    """Let it dial as many of a crowd as it may, and one that follows it; with whom it is in contact then."""
+    nearest = DeviceId(ME[:-1] + b"n")
+    dialing.note("nearest", nearest, SIGHTED, 0.0)
+    connected = {nearest}
+    for number in range(DIALLED_MAX):
+        device = DeviceId(b"x%15d" % number)
+        dialing.note(f"crowd {number}", device, SIGHTED, 0.0)
+        assert dialing.due(0.0, connected) == [f"crowd {number}"]
+        dialing.opened(f"crowd {number}", device)
+        connected.add(device)
+    dialing.note(A, HIGHER, SIGHTED, 0.0)
+    assert dialing.due(1e6, connected) == []
+    assert dialing.next_due_s(connected) is None
+    return connected
+
+
+@pytest.mark.parametrize("source", [CONFIGURED, OFFICE, GATEWAY])
+def test_who_is_named_is_dialled_from_any_crowd(source: str) -> None:
+    dialing = Dialing(ME)
+    connected = full(dialing)
+    dialing.note(B, None, source, 1.0)
+    assert dialing.due(1.0, connected) == [B]
+    dialing.note(A, HIGHER, source, 1.0)
+    assert dialing.due(1.0, connected) == [A]
+
+
+def test_when_one_of_the_crowd_goes_another_is_dialled() -> None:
+    dialing = Dialing(ME)
+    connected = full(dialing)
+    dialing.failed("crowd 3", 9.0)
+    assert dialing.due(9.0, connected - {DeviceId(b"x%15d" % 3)}) == [A]
+
+
+def test_who_follows_in_the_ring_is_dialled_from_any_crowd_and_the_next_if_that_fails() -> None:
+    dialing = Dialing(ME)
+    connected = full(dialing) - {DeviceId(ME[:-1] + b"n")}
+    dialing.replace(SIGHTED, [text for text in dialing.addresses if text != "nearest"], 1.0)
+    first, second = DeviceId(ME[:-1] + b"o"), DeviceId(ME[:-1] + b"p")
+    dialing.note(C, second, SIGHTED, 1.0)
+    dialing.note(B, first, SIGHTED, 1.0)
+    assert dialing.due(1.0, connected) == [B]
+    assert dialing.due(1.1, connected) == []
+    dialing.failed(B, 2.0)
+    assert dialing.due(2.0, connected) == [C]

@@ -10,12 +10,13 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 from meshnode.core.bundle import Header
 from meshnode.core.contact import Contact
 from meshnode.core.fetching import Fetching
-from meshnode.core.frames import BundleFrame, Held, Want, Wanted, encode
+from meshnode.core.frames import BundleFrame, Held, Hello, Want, Wanted, encode
 from meshnode.core.identity import DeviceId, JournalId
 from meshnode.core.intervals import NONE, Ranges
 from meshnode.core.ledger import Ledger
 from meshnode.core.limits import (
     FRAME_SIZE_MAX,
+    HUSH_S,
     JOURNALS_PER_FRAME,
     KIB,
     NUMBER_MAX,
@@ -217,15 +218,15 @@ def test_an_idle_contact_takes_over_half_of_what_is_not_under_way() -> None:
     agus, wati = contact("agus", *range(1, 101)), contact("wati", *range(1, 101))
     rows = fetching.ask(agus, [], PLENTY, PLENTY, 0.0)
     agus.want(rows, 20 * PAYLOAD_SIZE_MAX, 0.0)
-    assert agus.in_flight == 20
+    assert agus.in_flight == 6, "what a sender hands to its link ahead, and not all that the credit allows"
     taken = fetching.take_over(wati, [agus, wati], [], 1.0)
     assert taken is not None
     asked, other, withdrawn = taken
     assert other is agus
-    assert asked == Wanted(J, Ranges.span(61, 100), NONE, False)
-    assert withdrawn == Wanted(J, NONE, Ranges.span(61, 100), False)
-    assert agus.wanting == {J: Ranges.span(1, 60)}
-    assert wati.wanting == {J: Ranges.span(61, 100)}
+    assert asked == Wanted(J, Ranges.span(54, 100), NONE, False)
+    assert withdrawn == Wanted(J, NONE, Ranges.span(54, 100), False)
+    assert agus.wanting == {J: Ranges.span(1, 53)}
+    assert wati.wanting == {J: Ranges.span(54, 100)}
 
 
 def test_too_little_is_not_worth_it() -> None:
@@ -241,12 +242,22 @@ def test_of_a_stalled_contact_everything_is_taken_over() -> None:
     fetching = Fetching(Ledger(ME))
     agus, wati = contact("agus", 1, 2, 3), contact("wati", 2, 3)
     agus.want(fetching.ask(agus, [], PLENTY, PLENTY, 0.0), PLENTY, 0.0)
-    assert fetching.take_over(wati, [agus], [], STALL_S) is None
-    taken = fetching.take_over(wati, [agus], [], STALL_S + 1)
+    assert fetching.take_over(wati, [agus], [], HUSH_S - 0.1) is None
+    taken = fetching.take_over(wati, [agus], [], HUSH_S)
     assert taken is not None
     assert taken[0].ranges == taken[2].dropped == Ranges.span(2, 3)
     assert agus.wanting == {J: Ranges.single(1)}
-    assert wati.wanting_since_s == STALL_S + 1, "the one that helps is given time"
+    assert wati.wanting_since_s == HUSH_S, "the one that helps is given time"
+
+
+def test_of_a_contact_that_talks_and_sends_nothing_everything_is_taken_over_later() -> None:
+    fetching = Fetching(Ledger(ME))
+    agus, wati = contact("agus", 1, 2, 3), contact("wati", 2, 3)
+    agus.want(fetching.ask(agus, [], PLENTY, PLENTY, 0.0), PLENTY, 0.0)
+    for second in range(1, int(STALL_S)):
+        list(agus.feed(encode(Hello("agus", (), 1, 1, 0, False, 0)), float(second)))
+        assert fetching.take_over(wati, [agus], [], second + 0.5) is None
+    assert fetching.take_over(wati, [agus], [], STALL_S) is not None
 
 
 @pytest.mark.parametrize(("bytes_per_s", "waited_for"), [(410, True), (400, False)])

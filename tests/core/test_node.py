@@ -25,6 +25,7 @@ from meshnode.core.limits import (
     MIB,
     PAYLOAD_SIZE_MAX,
     PING_AFTER_S,
+    SEND_AHEAD_BYTES,
     STORE_REST_S,
 )
 from meshnode.core.ports import (
@@ -304,7 +305,7 @@ def test_a_second_holder_takes_over_half() -> None:
     offer(agus, dewi, *range(1, 201))
     offer(wati, dewi, *range(1, 201))
     taken = wati.asked()[dewi.journal]
-    assert len(taken) == (200 - CREDIT_BYTES // PAYLOAD_SIZE_MAX) // 2
+    assert len(taken) == (200 - SEND_AHEAD_BYTES // PAYLOAD_SIZE_MAX - 2) // 2
     assert agus.asked()[dewi.journal] == Ranges.span(1, 200) - taken
 
 

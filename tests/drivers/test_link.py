@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Callable
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import pytest
 import trio
@@ -14,8 +14,9 @@ from meshnode.core.errors import StoreTrouble
 from meshnode.core.frames import Bye, Ping, encode, encode_bundle
 from meshnode.core.identity import JournalId
 from meshnode.core.limits import PAYLOAD_SIZE_MAX
-from meshnode.core.ports import Lost, Received, SendBundle, Sent, StoredBundle, Unreadable
+from meshnode.core.ports import Lost, Received, Rotten, SendBundle, Sent, StoredBundle, Unreadable
 from meshnode.drivers.link import (
+    AGAIN_S,
     BATCH_COUNT,
     BATCH_SIZE,
     FLUSH_S,
@@ -160,6 +161,10 @@ def fail(stored: StoredBundle) -> NoReturn:
     raise StoreTrouble(path="store.db", problem="disk I/O error")
 
 
+def give_up(stored: StoredBundle) -> NoReturn:
+    raise Rotten(path="store.db", problem="disk I/O error")
+
+
 @pytest.mark.parametrize(
     ("change", "rotten"),
     [
@@ -169,9 +174,10 @@ def fail(stored: StoredBundle) -> NoReturn:
         (lambda stored: stored._replace(header=stored.header[:-1]), True),
         (lambda stored: stored._replace(header=b""), True),
         (lambda stored: stored._replace(signature=b""), True),
-        (fail, True),
+        (give_up, True),
+        (lambda stored: stored._replace(header=SOURCE.bundle(3).header_bytes), True),
     ],
-    ids=["gone", "rotten", "cut", "header cut", "no header", "no signature", "trouble"],
+    ids=["gone", "rotten", "cut", "header cut", "no header", "no signature", "given up", "another"],
 )
 async def test_what_cannot_be_read_is_told_and_never_travels(
     pair: Rig,
@@ -186,6 +192,27 @@ async def test_what_cannot_be_read_is_told_and_never_travels(
     await pair.until(Unreadable(CONTACT, SOURCE.journal, 2, 2000, rotten), Sent(CONTACT, 4000))
     expected = pair.shelf.frame(1) + pair.shelf.frame(3)
     assert await pair.receive(len(expected)) == expected
+
+
+async def test_what_the_disk_does_not_give_back_now_is_sent_later(
+    pair: Rig, nursery: trio.Nursery, autojump_clock: trio.testing.MockClock
+) -> None:
+    async def at_once(load: Callable[[], Any]) -> Any:
+        return load()  # a worker thread takes no time that this clock would know of
+
+    pair.link = Link(CONTACT, pair.near, pair.shelf, pair._hear, at_once)
+    pair.shelf.changed[2] = fail
+    for number in (1, 2, 3):
+        pair.link.send_bundle(pair.shelf.send(number))
+    nursery.start_soon(pair.link.run)
+    expected = pair.shelf.frame(1) + pair.shelf.frame(3)
+    assert await pair.receive(len(expected)) == expected
+    await trio.sleep(AGAIN_S / 2)
+    del pair.shelf.changed[2]
+    expected = pair.shelf.frame(2)
+    assert await pair.receive(len(expected)) == expected
+    assert trio.current_time() >= AGAIN_S
+    await pair.until(Sent(CONTACT, 4000), Sent(CONTACT, 2000))
 
 
 async def test_a_batch_of_which_nothing_can_be_read_sends_nothing(pair: Rig, nursery: trio.Nursery) -> None:

@@ -183,13 +183,18 @@ def test_an_opening_lasts_until_its_message_or_its_end(device: Device) -> None:
 def test_a_store_of_the_version_before_is_taken_over(tmp_path: Path) -> None:
     path = tmp_path / "store.db"
     store = SqliteStore(path)
-    store.commit([put(SITI.bundle(1)), PutMessage(J, 1, 1, 10, 0, b"")], 1.0)
+    receipt = PutReceipt(FLEET.receipt(J, Ranges.span(1, 1)), 1.0)
+    store.commit([put(SITI.bundle(1)), PutMessage(J, 1, 1, 10, 0, b""), receipt], 1.0)
     before = store.load()
     store.close()
     with closing(sqlite3.connect(path)) as connection:
+        columns = ("journal.previous", "journal.previous_last", "entry.crc", "receipt.crc", "message.crc")
+        for table, _, column in (name.partition(".") for name in columns):
+            connection.execute(f"ALTER TABLE {table} DROP COLUMN {column}")
         connection.executescript("DROP TABLE opening; PRAGMA user_version = 1;")
     store = SqliteStore(path)
     assert store.load() == before
+    assert store.read(J, 1) is not None
     store.commit([PutOpening(J, 2)], 2.0)
     store.close()
 

@@ -42,10 +42,14 @@ def settle(fleet: Fleet, name: str, host: netns.Host, role: str = "officer", set
 
 def measured(record_property: Callable[[str, object], None], what: str, began_s: float) -> float:
     """Seconds since then, for the report."""
-    took_s = time.monotonic() - began_s
-    record_property(what, round(took_s, 2))
-    sys.stderr.write(f"\n{what}: {took_s:.2f} s\n")
-    return took_s
+    return noted(record_property, f"{what}: s", time.monotonic() - began_s)
+
+
+def noted(record_property: Callable[[str, object], None], what: str, value: float) -> float:
+    """A figure, for the report."""
+    record_property(what, round(value, 2))
+    sys.stderr.write(f"\n{what}: {value:.2f}\n")
+    return value
 
 
 def test_two_that_come_into_the_same_network(

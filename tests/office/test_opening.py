@@ -15,7 +15,7 @@ from meshnode.core.errors import StoreTrouble
 from meshnode.core.fields import pack
 from meshnode.core.identity import JournalId
 from meshnode.core.message import Manifest, encode_manifest
-from meshnode.core.ports import StoredBundle
+from meshnode.core.ports import Rotten, StoredBundle
 from meshnode.core.sealing import CHUNK_SIZE, SealingKey
 from meshnode.office.opening import Message, NotWhole, open_message
 from meshnode.office.sinks import Delivery, Envelope, Never, NotNow
@@ -191,12 +191,16 @@ def test_a_bundle_that_is_gone_or_unreadable_is_named() -> None:
 
     def unreadable(journal: JournalId, number: int) -> StoredBundle | None:
         if number == 2:
-            raise StoreTrouble(path=Path("store"), problem="database disk image is malformed")
+            raise trouble(path=Path("store"), problem="database disk image is malformed")
         return shelf.read(journal, number)
 
+    trouble: type[StoreTrouble] = Rotten
     with pytest.raises(NotWhole) as gone:
         open_message(message, unreadable, KEYS, MemorySink())
     assert gone.value.number == 2
+    trouble = StoreTrouble  # it may be readable another time
+    with pytest.raises(NotNow, match="malformed"):
+        open_message(message, unreadable, KEYS, MemorySink())
     del shelf.bundles[message.journal, 3]
     with pytest.raises(NotWhole) as gone:
         open_message(message, shelf.read, KEYS, MemorySink())

@@ -37,6 +37,7 @@ COMMANDS: Final = {
     "peers": ("meshnode.app.cli.messages:peers", "List the nodes in contact."),
     "export": ("meshnode.app.cli.carrying:export", "Write to a stick what it lacks of what is carried here."),
     "import": ("meshnode.app.cli.carrying:import_", "Take what is on a stick."),
+    "store": ("meshnode.app.cli.store:store", "Rescue what a damaged store still holds."),
     "doctor": ("meshnode.app.cli.doctor:doctor", "Find out why nobody is met or nothing delivered."),
     "simulate": (
         "meshnode.app.cli.simulate:simulate",

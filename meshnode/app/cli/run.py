@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import logging
 import resource
-import sys
 from pathlib import Path
 
 import click
@@ -20,13 +18,12 @@ def run(path: Path) -> None:
     import trio
 
     from meshnode.app.home import Home
+    from meshnode.app.logs import log_to_stderr
     from meshnode.app.serving import run_node
     from meshnode.core.errors import MeshnodeError
 
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # a core file would hold the keys
-    logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
-    for chatty in ("hypercorn", "hypercorn.error", "hypercorn.access"):
-        logging.getLogger(chatty).setLevel(logging.WARNING)
+    log_to_stderr()
     try:
         trio.run(run_node, Home(path), strict_exception_groups=True)
     except* MeshnodeError as group:

@@ -75,7 +75,7 @@ def status_screen(told: dict[str, Any]) -> str:
     free = max(0, store["free_bytes"] - store["floor_bytes"])
     lines.append(f"  {size(store['bytes'])} on disk, {size(free)} free for more.")
     lines.append("")
-    lines.extend(click.style(f"! {alarm['text']}", fg="red") for alarm in told["alarms"])
+    lines.extend(click.style(f"! {plain(alarm['text'])}", fg="red") for alarm in told["alarms"])
     lines.append(f"Next: {_advice(told)}")
     return "\n".join(lines)
 

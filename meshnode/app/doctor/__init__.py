@@ -43,6 +43,7 @@ from meshnode.app.doctor.reaching import (
     remembered,
 )
 from meshnode.app.home import Home, Membership
+from meshnode.app.logs import escaped
 from meshnode.core.errors import MeshnodeError, NotRunning
 from meshnode.core.uplink import Failure
 from meshnode.drivers.probe import Probe
@@ -77,9 +78,10 @@ def render(findings: list[Finding]) -> str:
     """For people."""
     lines = []
     for finding in findings:
-        lines.append(f"{'ok' if finding.ok else '!!'}  {finding.text}")
+        # What a proxy or a web server has said may be in it.
+        lines.append(f"{'ok' if finding.ok else '!!'}  {escaped(finding.text)}")
         if finding.what_to_do:
-            lines.append(f"    {finding.what_to_do}")
+            lines.append(f"    {escaped(finding.what_to_do)}")
     count = sum(not finding.ok for finding in findings)
     lines.append("")
     lines.append("All is well." if not count else f"{count} of these need something to be done.")

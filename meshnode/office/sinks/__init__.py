@@ -10,6 +10,7 @@ A sink is called from worker threads, one call at a time, and may block.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Protocol
@@ -116,10 +117,13 @@ def directory_of(spec: str, home: Path) -> Path | None:
     return home / spec.removeprefix(_DIRECTORY) if spec.startswith(_DIRECTORY) else None
 
 
-def make_sink(spec: str, home: Path, files: HttpFiles | None = None) -> Sink:
+def make_sink(
+    spec: str, home: Path, files: HttpFiles | None = None, floor_bytes: Callable[[], int] = lambda: 0
+) -> Sink:
     """The sink that `[office] sink` names: `directory:PATH`, `http://HOST/PATH` or `https://HOST/PATH`.
 
-    `files` are for HTTP only. Raises ValueError as `check_sink`; BadSinkFile or BadProxy, if the sink cannot begin.
+    `files` are for HTTP only; `floor_bytes` is for a directory, which leaves so much of its disk free.
+    Raises ValueError as `check_sink`; BadSinkFile or BadProxy, if the sink cannot begin.
     """
     # They implement this port, so they import it; and only who needs an HTTP client has to wait for it to load.
     from meshnode.office.sinks.directory import DirectorySink
@@ -128,5 +132,5 @@ def make_sink(spec: str, home: Path, files: HttpFiles | None = None) -> Sink:
     check_sink(spec)
     directory = directory_of(spec, home)
     if directory is not None:
-        return DirectorySink(directory)
+        return DirectorySink(directory, floor_bytes)
     return HttpSink(spec, home, files or HttpFiles())

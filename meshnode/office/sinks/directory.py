@@ -13,6 +13,9 @@ under every date, since a bundle that had to be fetched again makes the message 
 before the office has signed for it (it does so within a moment) and then loses power may get it a second time: the key
 in message.json says so.
 
+What the system needs stays free: a message that would leave less than the floor waits. The floor is the store's, or
+5 % of this disk where that is less, and a little for the store itself.
+
 Names come from elsewhere. `core.message` has checked them; here each is created new (O_EXCL), without following links,
 relative to an open folder, and never with a separator in it. Citizens' data: folders are 0700, files 0600.
 """
@@ -26,11 +29,12 @@ import os
 import re
 import shutil
 import stat
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
 
+from meshnode.core.limits import FLOOR_SHARE, KIB, MIB
 from meshnode.core.message import MANIFEST_NAME, Manifest
 from meshnode.office.sinks import Envelope, Never, NotNow
 from meshnode.office.sinks.listing import listing
@@ -48,6 +52,11 @@ _FILE_FLAGS: Final = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O
 _NAME_REFUSED: Final = frozenset({errno.EEXIST, errno.EILSEQ, errno.EINVAL, errno.ENAMETOOLONG})
 #: What a file system answers that cannot flush folders, as some network shares do.
 _NO_FLUSH: Final = frozenset({errno.EBADF, errno.EINVAL, errno.ENOTSUP})
+#: What a file takes besides its bytes, and a message besides its files: the ends of blocks, names, message.json.
+_FILE_BYTES: Final = 8 * KIB
+_MESSAGE_BYTES: Final = 64 * KIB
+#: What the store, probably on the same disk, may need to let go of what was taken: its log.
+STORE_BYTES: Final = 12 * MIB
 #: The last millisecond of the year 9999, where dates end.
 _RECEIVED_MS_MAX: Final = 253_402_300_799_999
 
@@ -58,9 +67,10 @@ class DirectorySink:
     Only at first: a folder that goes away later is a disk that was unmounted, so messages wait until it is back.
     """
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, floor_bytes: Callable[[], int] = lambda: 0) -> None:
         """Takes away what a crash left in .incoming. What does not work now is tried again at `begin`."""
         self._root = root
+        self._floor_bytes = floor_bytes
         self._prepared = False
         with contextlib.suppress(NotNow):
             self._prepare()
@@ -84,6 +94,7 @@ class DirectorySink:
             if taken is not None:
                 _flush_up(taken.parent, self._root)
                 return None
+            self._check_room(manifest)
             incoming = self._root / INCOMING
             _make_folder(incoming)
             aside = incoming / name
@@ -93,6 +104,19 @@ class DirectorySink:
             top = self._root if envelope.held is None else self._root / HELD
             place = top / _date(envelope.received_ms) / source / name
             return DirectoryDelivery(self._root, aside, place, envelope, manifest)
+
+    def _check_room(self, manifest: Manifest) -> None:
+        """Raises NotNow, if the message would go below the floor. Raises OSError."""
+        disk = shutil.disk_usage(self._root)
+        if not (floor_bytes := min(self._floor_bytes(), int(disk.total * FLOOR_SHARE))):
+            return
+        floor_bytes += STORE_BYTES
+        needed_bytes = manifest.files_size + len(manifest.files) * _FILE_BYTES + _MESSAGE_BYTES
+        if disk.free - needed_bytes < floor_bytes:
+            raise NotNow(
+                f"{self._root} has too little space for a message of {manifest.files_size} bytes:"
+                f" {disk.free // MIB} MiB are free, of which {floor_bytes // MIB} MiB always stay free"
+            )
 
     def _find(self, source: str, name: str) -> Path | None:
         """The folder of a message that was taken before, whatever its date. Raises OSError."""

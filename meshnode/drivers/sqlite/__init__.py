@@ -4,6 +4,15 @@ Payloads are small, so they live in the database and one transaction keeps every
 it completes, the receipt that frees it. `entry` has what the brain needs at start and is small and dense; `bundle` has
 the bytes, which only sending reads.
 
+Disks rot, and SQLite sees only what breaks its own structure. So all that does not prove itself (a payload by the
+digest in its header, a certificate by its signature, a journal by its id) has a checksum beside it: header and
+signature of a bundle, receipts, messages. At start each row is checked but the bytes of bundles, which are when they
+are read; damaged rows are left out and counted. A page that SQLite cannot read at all stops the start
+(`StoreDamaged`), and `meshnode store salvage` helps. There is no check of the whole file, which would take minutes.
+
+    schema     the tables                     loading    what the brain needs at start, checked
+    swapping   one store in place of another  pages      rows out of what is left of a damaged file
+
 One connection writes, one reads; both may be used from any thread, one at a time. What is dropped is given back to
 the disk by `tidy`, a bit at a time, when there is nothing else to do (incremental auto-vacuum).
 """
@@ -13,19 +22,20 @@ from __future__ import annotations
 import os
 import sqlite3
 import threading
-from collections.abc import Iterator
+import time
+import zlib
+from collections import Counter
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from meshnode.core.bundle import journal_id
 from meshnode.core.errors import StoreTooNew, StoreTrouble
-from meshnode.core.identity import DeviceId, JournalId
-from meshnode.core.intervals import Ranges
-from meshnode.core.limits import KIB, MIB
+from meshnode.core.identity import JournalId
+from meshnode.core.limits import MIB
 from meshnode.core.ports import (
     DropBundles,
-    Entry,
     JournalRecord,
     PutAddress,
     PutBundle,
@@ -35,54 +45,33 @@ from meshnode.core.ports import (
     PutMessage,
     PutOpening,
     PutReceipt,
+    Rotten,
     Row,
     Snapshot,
     StoredBundle,
 )
-from meshnode.core.receipt import read_receipt
+from meshnode.drivers.sqlite import loading
+from meshnode.drivers.sqlite.schema import (
+    PAGE_SIZE,
+    SCHEMA,
+    SCHEMA_VERSION,
+    UPGRADES,
+    StoreDamaged,
+    checksum,
+    is_damage,
+    is_unreadable,
+)
+from meshnode.drivers.sqlite.swapping import finish_swap
 
-SCHEMA_VERSION: Final = 2
-#: Large pages suit payloads of 8 to 256 KiB: of the sizes that SQLite takes, 32 and 64 KiB were fastest for both ends,
-#: and 16 KiB the worst, since only one bundle of 8 KiB fits into such a page.
-PAGE_SIZE: Final = 32 * KIB
+__all__ = ["PAGE_SIZE", "SCHEMA_VERSION", "SqliteStore", "StoreDamaged"]
+
 #: The log is merged into the file when it has grown to this, and cut back to it.
 LOG_SIZE: Final = 8 * MIB
 #: Pages that one step of `tidy` gives back.
 TIDY_PAGES: Final = 256
 BUSY_S: Final = 30.0
-
-_SCHEMA: Final = """
-CREATE TABLE meta (name TEXT PRIMARY KEY, value NOT NULL) WITHOUT ROWID;
-CREATE TABLE journal (
-    id INTEGER PRIMARY KEY, journal BLOB NOT NULL UNIQUE,
-    source BLOB NOT NULL, destination BLOB NOT NULL, epoch BLOB NOT NULL
-);
-CREATE TABLE entry (
-    journal INTEGER NOT NULL, number INTEGER NOT NULL, bundle INTEGER NOT NULL, size INTEGER NOT NULL,
-    priority INTEGER NOT NULL, first INTEGER NOT NULL, parts INTEGER NOT NULL, born_s REAL NOT NULL,
-    lifetime_s INTEGER NOT NULL, PRIMARY KEY (journal, number)
-) WITHOUT ROWID;
-CREATE TABLE bundle (
-    id INTEGER PRIMARY KEY, arrived_ms INTEGER NOT NULL, header BLOB NOT NULL, signature BLOB NOT NULL,
-    payload BLOB NOT NULL
-);
-CREATE TABLE receipt (journal BLOB PRIMARY KEY, at_s REAL NOT NULL, body BLOB NOT NULL, signature BLOB NOT NULL);
-CREATE TABLE certificate (device BLOB PRIMARY KEY, der BLOB NOT NULL);
-CREATE TABLE message (
-    id INTEGER PRIMARY KEY, journal BLOB NOT NULL, first INTEGER NOT NULL, last INTEGER NOT NULL,
-    size_bytes INTEGER NOT NULL, submitted_ms INTEGER NOT NULL, label BLOB NOT NULL, UNIQUE (journal, first)
-);
-CREATE TABLE opening (journal BLOB PRIMARY KEY, first INTEGER NOT NULL) WITHOUT ROWID;
-CREATE TABLE custody (
-    journal BLOB NOT NULL, peer BLOB NOT NULL, first INTEGER NOT NULL, last INTEGER NOT NULL,
-    PRIMARY KEY (journal, peer, first)
-) WITHOUT ROWID;
-CREATE TABLE address (address TEXT PRIMARY KEY, device BLOB NOT NULL, at_s REAL NOT NULL) WITHOUT ROWID;
-"""
-#: What leads from each older version to the next one.
-_UPGRADES: Final = {
-    1: "CREATE TABLE opening (journal BLOB PRIMARY KEY, first INTEGER NOT NULL) WITHOUT ROWID;",
-}
+#: A bundle that the disk does not give back for so long is lost to it, as far as this process is concerned.
+UNREADABLE_S: Final = 60.0
 
 
 class SqliteStore:
@@ -104,10 +93,14 @@ class SqliteStore:
             row = self._writer.execute("SELECT coalesce(max(id), 0) FROM bundle").fetchone()
         self._next_bundle: int = row[0] + 1
         self._journals: dict[JournalId, int] = {}
+        #: Bundles that the disk did not give back: since when.
+        self._failing: dict[tuple[JournalId, int], float] = {}
+        self._leaves_orphans = False
 
     def _create_private(self) -> None:
         """SQLite would let the umask decide who may read; its log files take over what this one has."""
         try:
+            finish_swap(self._path)
             os.close(os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
         except OSError as error:
             raise StoreTrouble(path=self._path, problem=error.strerror or str(error)) from None
@@ -117,6 +110,8 @@ class SqliteStore:
             self._path, timeout=BUSY_S, isolation_level=None, check_same_thread=False
         )
         connection.execute("PRAGMA synchronous = FULL")
+        connection.create_function("checksum", -1, checksum, deterministic=True)
+        connection.text_factory = lambda text: text.decode(errors="replace")
         return connection
 
     def _prepare(self) -> None:
@@ -130,16 +125,19 @@ class SqliteStore:
         self._writer.execute(f"PRAGMA wal_autocheckpoint = {LOG_SIZE // PAGE_SIZE}")
         self._writer.execute(f"PRAGMA journal_size_limit = {LOG_SIZE}")
         if version == 0:
-            self._writer.executescript(f"BEGIN;{_SCHEMA}PRAGMA user_version = {SCHEMA_VERSION};COMMIT;")
+            self._writer.executescript(f"BEGIN;{SCHEMA}PRAGMA user_version = {SCHEMA_VERSION};COMMIT;")
         for older in range(version or SCHEMA_VERSION, SCHEMA_VERSION):
-            self._writer.executescript(f"BEGIN;{_UPGRADES[older]}PRAGMA user_version = {older + 1};COMMIT;")
+            self._writer.executescript(f"BEGIN;{UPGRADES[older]}PRAGMA user_version = {older + 1};COMMIT;")
 
     @contextmanager
     def _trouble(self) -> Iterator[None]:
         try:
             yield
+        except UnicodeDecodeError as error:  # SQLite says what is wrong in the words that have rotted
+            raise StoreDamaged(path=self._path, problem="malformed database schema") from error
         except sqlite3.Error as error:
-            raise StoreTrouble(path=self._path, problem=str(error)) from error
+            kind = StoreDamaged if is_damage(error) else StoreTrouble
+            raise kind(path=self._path, problem=str(error)) from error
 
     def close(self) -> None:
         """Merge the log and let go of the file."""
@@ -150,70 +148,106 @@ class SqliteStore:
     # --- reading ------------------------------------------------------------------------------------------------
 
     def load(self) -> Snapshot:
-        """Everything but payloads."""
+        """Everything but payloads, and but what is damaged."""
+        damaged: Counter[str] = Counter()
         with self._trouble():
-            ask = self._writer.execute
-            snapshot = Snapshot(clock_s=self._clock_s())
-            by_row: dict[int, JournalRecord] = {}
-            for row, journal, source, destination, epoch in ask("SELECT * FROM journal ORDER BY id"):
-                record = JournalRecord(journal, source, destination, epoch)
-                by_row[row] = record
-                self._journals[journal] = row
-                snapshot.journals.append(record)
-            for row, number, *entry in ask(
-                "SELECT journal, number, size, priority, first, parts, born_s, lifetime_s FROM entry"
-            ):
-                by_row[row].entries[number] = Entry(*entry)
-            for at_s, body, signature in ask("SELECT at_s, body, signature FROM receipt ORDER BY journal"):
-                snapshot.receipts.append((read_receipt(body, signature), at_s))
-            snapshot.certificates = [der for (der,) in ask("SELECT der FROM certificate ORDER BY device")]
-            snapshot.openings = [PutOpening(*row) for row in ask("SELECT * FROM opening ORDER BY journal")]
-            snapshot.messages = [
-                PutMessage(*row)
-                for row in ask(
-                    "SELECT journal, first, last, size_bytes, submitted_ms, label FROM message ORDER BY id"
-                )
-            ]
-            snapshot.custody = self._load_custody()
-            snapshot.addresses = [PutAddress(*row) for row in ask("SELECT * FROM address ORDER BY address")]
+            records = loading.load_journals(self._writer, damaged)
+            self._journals = {record.id: row for row, record in records.items()}
+            snapshot = Snapshot(
+                clock_s=loading.load_clock_s(self._writer),
+                journals=list(records.values()),
+                receipts=loading.load_receipts(self._writer, damaged),
+                certificates=loading.load_certificates(self._writer, damaged),
+                openings=loading.load_openings(self._writer, damaged),
+                messages=loading.load_messages(self._writer, damaged),
+                custody=loading.load_custody(self._writer, damaged),
+                addresses=loading.load_addresses(self._writer, damaged),
+            )
+        snapshot.damaged = dict(+damaged)
         return snapshot
 
-    def _clock_s(self) -> float:
-        row = self._writer.execute("SELECT value FROM meta WHERE name = 'clock_s'").fetchone()
-        return float(row[0]) if row else 0.0
-
-    def _load_custody(self) -> list[PutCustody]:
-        pairs: dict[tuple[JournalId, DeviceId], list[tuple[int, int]]] = {}
-        for journal, peer, first, last in self._writer.execute("SELECT * FROM custody"):
-            pairs.setdefault((journal, peer), []).append((first, last))
-        return [PutCustody(journal, peer, Ranges(ranges)) for (journal, peer), ranges in pairs.items()]
-
     def read(self, journal: JournalId, number: int) -> StoredBundle | None:
-        """One bundle, or None if it is not here. Blocks; from any thread."""
+        """One bundle, or None if it is not here. Blocks; from any thread. Raises Rotten, or StoreTrouble if it may be
+        there another time."""
+        place = journal, number
+        try:
+            row = self._read(place)
+        except StoreDamaged as damage:
+            raise Rotten(**damage.fields) from damage
+        except StoreTrouble as trouble:
+            since_s = self._failing.setdefault(place, time.monotonic())
+            if time.monotonic() - since_s > UNREADABLE_S:
+                raise Rotten(**trouble.fields) from trouble
+            raise
+        self._failing.pop(place, None)
+        if row is None:
+            return None
+        *stored, crc = row
+        header, signature, payload, born_s, arrived_ms = stored
+        whole = type(header) is type(signature) is type(payload) is bytes and type(arrived_ms) is int
+        if not whole or type(born_s) is not float or crc not in (None, zlib.crc32(header + signature)):
+            raise Rotten(path=self._path, problem=f"number {number} of journal {journal.hex()}")
+        return StoredBundle(header, signature, payload, born_s, arrived_ms)
+
+    def _read(self, place: tuple[JournalId, int]) -> Any:
+        ask = (
+            "SELECT header, signature, payload, born_s, arrived_ms, crc FROM entry JOIN bundle ON id = bundle"
+            " WHERE journal = (SELECT id FROM journal WHERE journal = ?) AND number = ?"
+        )
         with self._trouble(), self._reading:
-            row = self._reader.execute(
-                "SELECT header, signature, payload, born_s, arrived_ms FROM entry JOIN bundle ON id = bundle"
-                " WHERE journal = (SELECT id FROM journal WHERE journal = ?) AND number = ?",
-                (journal, number),
-            ).fetchone()
-        return StoredBundle(*row) if row else None
+            try:
+                return self._reader.execute(ask, place).fetchone()
+            except sqlite3.OperationalError as error:
+                if is_damage(error):
+                    raise
+                return self._reader.execute(ask, place).fetchone()  # it may have been busy, or woken up
 
     # --- writing ------------------------------------------------------------------------------------------------
 
     def commit(self, rows: list[Row], clock_s: float) -> None:
-        """Make rows durable, all or none, in order."""
+        """Make rows durable, all or none, in order.
+
+        To remove a bundle SQLite has to read all of it. What is rotten may not be readable, and must not keep all the
+        others from being written: so its bytes are left behind then, without an entry."""
         with self._trouble():
-            self._writer.execute("BEGIN IMMEDIATE")
             try:
-                for row in rows:
-                    self._apply(row)
-                self._writer.execute("INSERT OR REPLACE INTO meta VALUES ('clock_s', ?)", (clock_s,))
-                self._writer.execute("COMMIT")
-            except BaseException:
-                self._journals.clear()  # some may have been made in what is now undone
-                if self._writer.in_transaction:
-                    self._writer.execute("ROLLBACK")
-                raise
+                self._commit(rows, clock_s)
+            except sqlite3.Error as error:
+                if not is_unreadable(error) or not any(
+                    isinstance(row, PutBundle | DropBundles) for row in rows
+                ):
+                    raise
+                self._leaves_orphans = True
+                try:
+                    self._commit(rows, clock_s)
+                finally:
+                    self._leaves_orphans = False
+
+    def _commit(self, rows: list[Row], clock_s: float) -> None:
+        self._writer.execute("BEGIN IMMEDIATE")
+        try:
+            for row in rows:
+                self._apply(row)
+            self._writer.execute("INSERT OR REPLACE INTO meta VALUES ('clock_s', ?)", (clock_s,))
+            self._writer.execute("COMMIT")
+        except BaseException:
+            self._journals.clear()  # some may have been made in what is now undone
+            if self._writer.in_transaction:
+                self._writer.execute("ROLLBACK")
+            raise
+
+    def know(self, journals: Iterable[JournalRecord]) -> None:
+        """Make journals known of which no bundle is put, as a salvaged store has to."""
+        with self._trouble():
+            self._writer.executemany(
+                "INSERT OR IGNORE INTO journal (journal, source, destination, epoch, previous, previous_last)"
+                " VALUES (?, ?, ?, ?, ?, ?)",
+                [
+                    (it.id, it.source, it.destination, it.epoch)
+                    + ((it.previous.journal, it.previous.last) if it.previous else (None, None))
+                    for it in journals
+                ],
+            )
 
     def _apply(self, row: Row) -> None:
         do = self._writer.execute
@@ -223,9 +257,10 @@ class SqliteStore:
             case DropBundles():
                 self._drop(row)
             case PutReceipt(receipt, at_s):
+                proof = receipt.body, receipt.signature
                 do(
-                    "INSERT OR REPLACE INTO receipt VALUES (?, ?, ?, ?)",
-                    (receipt.journal, at_s, receipt.body, receipt.signature),
+                    "INSERT OR REPLACE INTO receipt VALUES (?, ?, ?, ?, ?)",
+                    (receipt.journal, at_s, *proof, checksum(*proof)),
                 )
             case PutCertificate(certificate):
                 do("INSERT OR REPLACE INTO certificate VALUES (?, ?)", (certificate.device, certificate.der))
@@ -233,10 +268,11 @@ class SqliteStore:
                 do("INSERT OR REPLACE INTO opening VALUES (?, ?)", (journal, first))
             case PutMessage():
                 do("DELETE FROM opening WHERE journal = ?", (row.journal,))
+                said = (row.journal, row.first, row.last, row.size_bytes, row.submitted_ms, row.label)
                 do(
-                    "INSERT OR REPLACE INTO message (journal, first, last, size_bytes, submitted_ms, label)"
-                    " VALUES (?, ?, ?, ?, ?, ?)",
-                    (row.journal, row.first, row.last, row.size_bytes, row.submitted_ms, row.label),
+                    "INSERT OR REPLACE INTO message (journal, first, last, size_bytes, submitted_ms, label, crc)"
+                    " VALUES (?, ?, ?, ?, ?, ?, ?)",
+                    (*said, checksum(*said)),
                 )
             case PutCustody(journal, peer, ranges):
                 do("DELETE FROM custody WHERE journal = ? AND peer = ?", (journal, peer))
@@ -268,6 +304,9 @@ class SqliteStore:
         journal = self._journal_row(put)
         # A number that was given up and is used again takes the place of what a failed removal left behind.
         self._drop_range(journal, header.number, header.number)
+        if header.previous is not None:
+            previous = header.previous.journal, header.previous.last, journal
+            do("UPDATE journal SET previous = ?, previous_last = ? WHERE id = ?", previous)
         bundle = self._next_bundle
         self._next_bundle += 1
         do(
@@ -275,7 +314,7 @@ class SqliteStore:
             (bundle, put.arrived_ms, put.bundle.header_bytes, put.bundle.signature, put.bundle.payload),
         )
         do(
-            "INSERT INTO entry VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            "INSERT INTO entry VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
             (
                 journal,
                 header.number,
@@ -286,6 +325,7 @@ class SqliteStore:
                 header.parts,
                 put.born_s,
                 header.lifetime_s,
+                zlib.crc32(put.bundle.header_bytes + put.bundle.signature),
             ),
         )
 
@@ -300,11 +340,12 @@ class SqliteStore:
     def _drop_range(self, journal: int, first: int, last: int) -> None:
         do = self._writer.execute
         span = (journal, first, last)
-        do(
-            "DELETE FROM bundle WHERE id IN"
-            " (SELECT bundle FROM entry WHERE journal = ? AND number BETWEEN ? AND ?)",
-            span,
-        )
+        if not self._leaves_orphans:
+            do(
+                "DELETE FROM bundle WHERE id IN"
+                " (SELECT bundle FROM entry WHERE journal = ? AND number BETWEEN ? AND ?)",
+                span,
+            )
         do("DELETE FROM entry WHERE journal = ? AND number BETWEEN ? AND ?", span)
 
     # --- space --------------------------------------------------------------------------------------------------

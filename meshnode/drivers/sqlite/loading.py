@@ -1,0 +1,120 @@
+"""What the brain needs at start, read row by row: what is damaged is left out and counted, and never believed.
+
+A journal proves itself by its id, receipts and messages by a checksum; of the others each value has to be one that it
+could be. Whether a certificate's signature is right, is for who knows the authority to say.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections import Counter
+
+from meshnode.core.bundle import journal_id
+from meshnode.core.errors import RemoteError
+from meshnode.core.identity import DeviceId, JournalId
+from meshnode.core.intervals import Ranges
+from meshnode.core.limits import NUMBER_MAX, PAYLOAD_SIZE_MAX
+from meshnode.core.ports import Entry, JournalRecord, PutAddress, PutCustody, PutMessage, PutOpening
+from meshnode.core.receipt import Receipt, read_receipt
+from meshnode.drivers.sqlite.schema import INFINITE_S, checksum, is_id, is_number, read_previous
+
+
+def load_clock_s(writer: sqlite3.Connection) -> float:
+    """The last instant that the store has seen; 0 if it does not say."""
+    row = writer.execute("SELECT value FROM meta WHERE name = 'clock_s'").fetchone()
+    clock_s = row[0] if row else 0.0
+    return float(clock_s) if type(clock_s) in (int, float) and abs(clock_s) < INFINITE_S else 0.0
+
+
+def load_journals(writer: sqlite3.Connection, damaged: Counter[str]) -> dict[int, JournalRecord]:
+    """By the number that stands for each within the store."""
+    by_row: dict[int, JournalRecord] = {}
+    ask = writer.execute
+    for row, journal, source, destination, epoch, *previous in ask(
+        "SELECT id, journal, source, destination, epoch, previous, previous_last FROM journal ORDER BY id"
+    ):
+        whole = is_id(journal, source, destination) and type(epoch) is bytes
+        if not whole or journal_id(source, destination, epoch) != journal:
+            damaged["journal"] += 1
+            continue
+        by_row[row] = JournalRecord(journal, source, destination, epoch, previous=read_previous(*previous))
+    for row, number, size, priority, first, parts, born_s, lifetime_s in ask(
+        "SELECT journal, number, size, priority, first, parts, born_s, lifetime_s FROM entry"
+    ):
+        try:
+            if not (
+                0 < size <= PAYLOAD_SIZE_MAX
+                and 0 <= priority <= 1
+                and 1 <= first <= number < first + parts
+                and number <= NUMBER_MAX
+                and -INFINITE_S < born_s < INFINITE_S
+                and 0 < lifetime_s < INFINITE_S
+            ):
+                raise ValueError
+            by_row[row].entries[number] = Entry(size, priority, first, parts, born_s, lifetime_s)
+        except (KeyError, TypeError, ValueError):
+            damaged["bundle"] += 1
+    return by_row
+
+
+def load_receipts(writer: sqlite3.Connection, damaged: Counter[str]) -> list[tuple[Receipt, float]]:
+    """Each with when it was learned."""
+    receipts: list[tuple[Receipt, float]] = []
+    rows = writer.execute("SELECT journal, at_s, body, signature, crc FROM receipt ORDER BY journal")
+    for journal, at_s, body, signature, crc in rows:
+        try:
+            if checksum(body, signature) != crc or type(at_s) is not float:
+                raise ValueError
+            receipt = read_receipt(body, signature)
+            if receipt.journal != journal:
+                raise ValueError
+        except (RemoteError, ValueError):
+            damaged["receipt"] += 1
+        else:
+            receipts.append((receipt, at_s))
+    return receipts
+
+
+def load_certificates(writer: sqlite3.Connection, damaged: Counter[str]) -> list[bytes]:
+    """Their bytes."""
+    rows = writer.execute("SELECT der FROM certificate ORDER BY device").fetchall()
+    whole = [der for (der,) in rows if type(der) is bytes]
+    damaged["certificate"] += len(rows) - len(whole)
+    return whole
+
+
+def load_openings(writer: sqlite3.Connection, damaged: Counter[str]) -> list[PutOpening]:
+    """All of them."""
+    rows = writer.execute("SELECT journal, first FROM opening ORDER BY journal").fetchall()
+    whole = [row for row in rows if is_id(row[0]) and is_number(row[1])]
+    damaged["opening"] += len(rows) - len(whole)
+    return [PutOpening(*row) for row in whole]
+
+
+def load_messages(writer: sqlite3.Connection, damaged: Counter[str]) -> list[PutMessage]:
+    """In the order of submission."""
+    rows = writer.execute(
+        "SELECT journal, first, last, size_bytes, submitted_ms, label, crc FROM message ORDER BY id"
+    ).fetchall()
+    whole = [row[:-1] for row in rows if checksum(*row[:-1]) == row[-1]]
+    damaged["message"] += len(rows) - len(whole)
+    return [PutMessage(*row) for row in whole]
+
+
+def load_custody(writer: sqlite3.Connection, damaged: Counter[str]) -> list[PutCustody]:
+    """One a journal and peer."""
+    pairs: dict[tuple[JournalId, DeviceId], list[tuple[int, int]]] = {}
+    for journal, peer, first, last in writer.execute("SELECT * FROM custody"):
+        if is_id(journal, peer) and is_number(first) and is_number(last) and first <= last:
+            pairs.setdefault((journal, peer), []).append((first, last))
+        else:
+            damaged["custody"] += 1
+    return [PutCustody(journal, peer, Ranges(ranges)) for (journal, peer), ranges in pairs.items()]
+
+
+def load_addresses(writer: sqlite3.Connection, damaged: Counter[str]) -> list[PutAddress]:
+    """By address."""
+    rows = writer.execute("SELECT address, device, at_s FROM address ORDER BY address").fetchall()
+    whole = [row for row in rows if type(row[0]) is str and is_id(row[1]) and type(row[2]) is float]
+    damaged["address"] += len(rows) - len(whole)
+    return [PutAddress(*row) for row in whole]

@@ -1,0 +1,15 @@
+"""Power cuts; `scripts/torture power` does many more of these."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from tests.torture.disks import root_only
+from tests.torture.power import torture
+
+SEED = 20_261_003
+
+
+@root_only
+def test_nothing_is_lost_by_power_cuts(tmp_path: Path) -> None:
+    torture(3, SEED, tmp_path, print).check()
