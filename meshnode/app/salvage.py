@@ -55,13 +55,18 @@ from meshnode.core.sealing import SEAL_OVERHEAD, Drawer
 from meshnode.core.submitting import message_key
 from meshnode.drivers.sqlite import SqliteStore
 from meshnode.drivers.sqlite.pages import Found, Pages, Value
-from meshnode.drivers.sqlite.schema import SCHEMA_VERSION, checksum, is_id, is_number, read_previous
+from meshnode.drivers.sqlite.schema import (
+    FORMAT_MAX,
+    SCHEMA_VERSION,
+    checksum,
+    is_id,
+    is_number,
+    read_previous,
+)
 from meshnode.drivers.sqlite.swapping import BESIDE, begin_swap, finish_swap
 
 #: What is committed at once.
 BATCH_BYTES: Final = 4 * MIB
-#: Format numbers that no meshnode will ever write are damage.
-_FORMAT_MAX: Final = 100
 _WORKING: Final = "store.db.salvaging"
 
 
@@ -151,7 +156,7 @@ def salvage(
 
 def _check(home: Home, pages: Pages, new: Path, *, is_out: bool) -> None:
     theirs = int.from_bytes(pages.page(1)[60:64], "big")
-    if SCHEMA_VERSION < theirs < _FORMAT_MAX:
+    if SCHEMA_VERSION < theirs < FORMAT_MAX:
         raise StoreTooNew(path=home.store_path, theirs=theirs, ours=SCHEMA_VERSION)
     if is_out and os.path.lexists(new):
         raise OutExists(path=new)

@@ -20,7 +20,7 @@ from meshnode.app.home import Home
 from meshnode.app.report import shut_label
 from meshnode.app.salvage import Summary, salvage
 from meshnode.core.bundle import ROUTINE, Bundle, Header, journal_id, sign_bundle
-from meshnode.core.errors import StoreTrouble
+from meshnode.core.errors import StoreTooNew, StoreTrouble
 from meshnode.core.identity import JournalId, SigningKey, issue_certificate, read_certificate
 from meshnode.core.intervals import Ranges
 from meshnode.core.limits import LIFETIME_S
@@ -239,11 +239,11 @@ def starts(path: Path) -> str:
     """What a daemon would find: `whole`, `damaged` rows, or that it `refuses`."""
     try:
         store = SqliteStore(path)
-    except StoreTrouble:
+    except (StoreTrouble, StoreTooNew):
         return "refuses"
     try:
         return "damaged" if store.load().damaged else "whole"
-    except StoreTrouble:
+    except (StoreTrouble, StoreTooNew):
         return "refuses"
     finally:
         store.close()

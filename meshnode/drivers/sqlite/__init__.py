@@ -52,6 +52,7 @@ from meshnode.core.ports import (
 )
 from meshnode.drivers.sqlite import loading
 from meshnode.drivers.sqlite.schema import (
+    FORMAT_MAX,
     PAGE_SIZE,
     SCHEMA,
     SCHEMA_VERSION,
@@ -116,6 +117,8 @@ class SqliteStore:
 
     def _prepare(self) -> None:
         version = self._writer.execute("PRAGMA user_version").fetchone()[0]
+        if not 0 <= version < FORMAT_MAX:
+            raise StoreDamaged(path=self._path, problem=f"its format is said to be {version}")
         if version > SCHEMA_VERSION:
             raise StoreTooNew(path=self._path, theirs=version, ours=SCHEMA_VERSION)
         if version == 0:

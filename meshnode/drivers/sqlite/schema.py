@@ -13,6 +13,8 @@ from meshnode.core.identity import ID_SIZE, JournalId
 from meshnode.core.limits import KIB, NUMBER_MAX
 
 SCHEMA_VERSION: Final = 3
+#: Format numbers from here on are damage: no meshnode will ever write them.
+FORMAT_MAX: Final = 100
 #: Large pages suit payloads of 8 to 256 KiB: of the sizes that SQLite takes, 32 and 64 KiB were fastest for both ends,
 #: and 16 KiB the worst, since only one bundle of 8 KiB fits into such a page.
 PAGE_SIZE: Final = 32 * KIB
