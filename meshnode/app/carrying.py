@@ -32,7 +32,7 @@ from meshnode.core.intervals import NONE, Ranges
 from meshnode.core.ledger import Journal
 from meshnode.core.limits import FRAME_SIZE_MAX, MIB
 from meshnode.core.node import Node
-from meshnode.core.ports import Brought, Instant, StoredBundle
+from meshnode.core.ports import Brought, Instant, Rotten, StoredBundle
 from meshnode.core.receipt import Receipt
 from meshnode.core.routing import send_key
 from meshnode.core.stick import LENGTH_SIZE
@@ -281,8 +281,10 @@ def _load(read: Read, items: list[Item], now_s: float) -> tuple[bytes, list[tupl
                 continue
             header = read_bundle(stored.header, stored.signature, stored.payload).header
             is_whole = hashlib.sha256(stored.payload).digest() == header.payload_sha256
-        except (RemoteError, StoreTrouble):
+        except (RemoteError, Rotten):
             is_whole = False
+        except StoreTrouble:
+            continue  # it may be readable again soon
         if not is_whole or stored is None:
             rotten.append((journal, number))
             continue

@@ -9,10 +9,11 @@ from collections.abc import Iterable
 from enum import Enum
 
 from meshnode.core import routing
+from meshnode.core.bundle import Header
 from meshnode.core.contact import Contact, stored_frames
 from meshnode.core.errors import RemoteError
 from meshnode.core.frames import BundleFrame
-from meshnode.core.identity import JournalId
+from meshnode.core.identity import Certificate, JournalId
 from meshnode.core.intervals import NONE, Ranges
 from meshnode.core.introducing import is_misplaced
 from meshnode.core.knowing import Knowing
@@ -86,7 +87,7 @@ class Landings:
             return Fate.KNOWN
         if not state.settings.stand_ins:
             frame.bundle.verify(certificate.key)
-        if is_misplaced(header):
+        if is_misplaced(header) or self._is_intruding(header, certificate):
             return Fate.USELESS
         journal = state.ledger.open(header, journal_id)
         if not state.fetching.lacks(journal_id, number):  # an own one, known only now that it is open
@@ -94,6 +95,8 @@ class Landings:
         if state.ledger.is_foreign(journal) and frame.age_s > header.lifetime_s:
             return Fate.USELESS
         if not self._make_room(journal, size, rows):
+            if journal_id not in state.fetching.landing:
+                state.ledger.close(journal)
             return Fate.NO_ROOM
         born_s = state.now.s - frame.age_s
         self._look_for_twin(journal, header.created_ms, born_s)
@@ -106,6 +109,11 @@ class Landings:
         rows.append(row)
         landings.append(Landing(contact, journal, number, entry_of(row)))
         return Fate.TAKEN
+
+    def _is_intruding(self, header: Header, certificate: Certificate) -> bool:
+        """Only an office writes to devices; what others address to this one counts against no quota, and nobody would
+        ever take it."""
+        return header.destination == self._state.identity.device and certificate.role != "office"
 
     def _look_for_twin(self, journal: Journal, created_ms: int, born_s: float) -> None:
         """An own bundle of another process, which is younger than this process: somebody else has this device's key.

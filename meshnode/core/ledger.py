@@ -160,6 +160,11 @@ class Ledger:
         journal.previous = journal.previous or header.previous
         return journal
 
+    def close(self, journal: Journal) -> None:
+        """Forget a journal of which nothing is here and nothing is known: nobody shall fill the memory with names."""
+        if not journal.entries and journal.receipt is None and not journal.lost:
+            self.journals.pop(journal.id, None)
+
     def add(self, journal: Journal, entries: dict[int, Entry]) -> None:
         """These bundles are durable now."""
         new = {number: entry for number, entry in entries.items() if number not in journal.entries}

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from meshnode.core.bundle import EPOCH_SIZE, journal_id, read_header, sign_bundle
+from meshnode.core.bundle import EPOCH_SIZE, Bundle, journal_id, read_header, sign_bundle
 from meshnode.core.errors import RemoteError
 from meshnode.core.fleet import Endpoint
 from meshnode.core.frames import Cert, Have, Held, ReceiptFrame
@@ -228,3 +228,45 @@ def test_a_device_cannot_invent_journals_without_end(monkeypatch: pytest.MonkeyP
 def test_everyone_is_nobody() -> None:
     assert len(EVERYONE) == len(SITI)
     assert EVERYONE not in Host(FLEET, "siti").node.state.endpoints
+
+
+# --- who may write to a device ----------------------------------------------------------------------------------
+
+
+def bundle_to(source: Source, device: str) -> Bundle:
+    """A bundle that goes to a device."""
+    header = replace(source.bundle(1).header, destination=source.fleet.device(device))
+    return sign_bundle(header, source.bundle(1).payload, source.fleet.key(source.name))
+
+
+def test_what_a_colleague_addresses_to_this_device_is_not_kept() -> None:
+    """It would count against no quota, and nobody would ever take it."""
+    host = Host(FLEET, "siti")
+    agus, dewi = host.meet("agus"), Source(FLEET, "dewi")
+    bundle = bundle_to(dewi, "siti")
+    agus.says(Have(False, (Held(bundle.header.journal, Ranges.single(1), 0),)))
+    agus.gives(bundle)
+    host.settle()
+    assert host.stored(bundle.header.journal) == NONE
+    assert agus.closed is None
+    carrier = Host(FLEET, "budi")
+    agus = carrier.meet("agus")
+    agus.says(Have(False, (Held(bundle.header.journal, Ranges.single(1), 0),)))
+    agus.gives(bundle)
+    carrier.settle()
+    assert carrier.stored(bundle.header.journal) == Ranges.single(1), (
+        "a carrier cannot tell what offices there are"
+    )
+
+
+def test_journals_for_which_there_is_no_room_leave_no_trace() -> None:
+    host = Host(FLEET, "siti", quota_bytes=300_000)
+    agus = host.meet("agus")
+    known = len(host.node.state.ledger.journals)
+    sources = [Source(FLEET, "dewi", bytes([number]) * EPOCH_SIZE) for number in range(5)]
+    agus.says(Have(False, tuple(Held(dewi.journal, Ranges.single(1), 0) for dewi in sources)))
+    assert len(agus.asked()) == 5, "there was room when it asked"
+    agus.gives(*(dewi.bundle(1, size=200_000) for dewi in sources))
+    host.settle()
+    assert host.node.state.ledger.foreign_count == 1
+    assert len(host.node.state.ledger.journals) == known + 1
