@@ -70,7 +70,7 @@ class PutCertificate:
 @dataclass(frozen=True, slots=True)
 class PutOpening:
     """A submission of several parts begins at `first`: until its PutMessage, what is there from `first` on is the
-    remains of one that was never acknowledged, if the process ends. Goes with the first part."""
+    remains of one that was never acknowledged, if the process ends. Goes with each part but the last."""
 
     journal: JournalId
     first: int

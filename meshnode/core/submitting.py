@@ -143,7 +143,7 @@ class Submitting:
         sub.done = part
         bundle = self._seal(sub, part, chunk)
         rows: list[Row] = [PutBundle(bundle, sub.journal, now.s, now.wall_ms)]
-        if part == 1 < sub.parts:
+        if part < sub.parts:  # with each: any of them may be the only one that the disk takes
             rows.append(PutOpening(sub.journal, sub.first))
         if part == sub.parts:
             rows.append(

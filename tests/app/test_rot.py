@@ -101,12 +101,13 @@ def test_a_broken_store_is_refused_salvaged_and_made_whole_by_others(fleet: Flee
     assert "12 messages of this device" in said
     assert "Not whole any more" in said
     assert (ana.home / "store.db.broken-1").read_bytes() == data
+    budi.stop()  # it remembers where ana is, and would make her whole at once
     ana.configure()
     fleet.start(ana)
     assert "form" in alarms(ana)["rotten"]
     ana.stop()
     ana.configure(peers=[budi.address, office.address])
-    fleet.start(ana, office)
+    fleet.start(ana, budi, office)
     fleet.until("budi has made it whole", lambda: ana.states() == ["delivered"] * 12)
     assert alarms(ana) == {}
     assert set(office.inbox()) == set(keys)

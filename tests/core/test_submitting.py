@@ -491,3 +491,14 @@ def test_whatever_happens_accepted_is_kept_and_nothing_else(some: list[tuple[str
 def test_the_real_thing_takes_as_many_bytes_as_the_stand_in() -> None:
     key = SealingKey(seed("sealing")).public
     assert len(key.seal(b"x" * 99, b"i")) == len(StandIn().seal(b"x" * 99, b"i"))
+
+
+def test_a_later_part_that_the_disk_takes_alone_is_no_message() -> None:
+    """The first part's write failed, the second one's did not, and then the power went off."""
+    host = Host(FLEET)
+    host.submit(bytes(2 * CHUNK_SIZE + 1))
+    host.fail(1)
+    host.commit(1)
+    host.restart()
+    host.settle()
+    assert not any(record.entries for record in host.store.load().journals)
