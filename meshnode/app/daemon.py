@@ -10,7 +10,6 @@ from __future__ import annotations
 import contextlib
 import ipaddress
 import logging
-import secrets
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from functools import partial
 from typing import Any, Final, assert_never
@@ -27,15 +26,15 @@ from meshnode.app.home import Home, Membership
 from meshnode.app.logs import Grumbles
 from meshnode.app.outside import Outside, Sockets, allow_files, credentials_of
 from meshnode.app.received import Inbox
+from meshnode.app.space import DiskSpace
 from meshnode.app.submissions import Submissions
 from meshnode.app.uplink import BUDGET_FILE, Uplink
 from meshnode.app.writing import endpoint_of
 from meshnode.core.bundle import EPOCH_SIZE
-from meshnode.core.errors import FileTrouble, MeshnodeError, StoreTrouble
+from meshnode.core.errors import FileTrouble, MeshnodeError
 from meshnode.core.fleet import Endpoint, FleetDocument
 from meshnode.core.identity import Certificate, JournalId
 from meshnode.core.intervals import Ranges
-from meshnode.core.limits import FLOOR_BYTES, FLOOR_SHARE
 from meshnode.core.node import Node
 from meshnode.core.ports import (
     NO_CONTACT,
@@ -60,7 +59,6 @@ from meshnode.core.ports import (
     SendBundle,
     Sighted,
     Snapshot,
-    Space,
     SubmissionOpened,
     Taken,
     Tick,
@@ -73,9 +71,9 @@ from meshnode.core.sealing import Drawer
 from meshnode.core.state import Identity, OfficeKeys, Settings
 from meshnode.drivers.dnssd import Announcement
 from meshnode.drivers.link import Link
-from meshnode.drivers.sqlite import LOG_SIZE, SqliteStore
+from meshnode.drivers.sqlite import SqliteStore
 from meshnode.drivers.tls import NoContact, Tls
-from meshnode.drivers.writer import BATCH_BYTES, Writer
+from meshnode.drivers.writer import Writer
 
 log: Final = logging.getLogger("meshnode")
 
@@ -118,7 +116,7 @@ class Daemon:
         self._door = Door()
         self._grumble = Grumbles(trio.current_time)
         self._space_s = float("-inf")
-        self._sizes = 0, 0
+        self._space = DiskSpace(home, store, outside, config.store.floor_bytes)
         self._kept_version = membership.document.version
         self._document_problem: FileTrouble | None = None
         self._retick = trio.Event()
@@ -291,8 +289,7 @@ class Daemon:
     def status(self) -> dict[str, Any]:
         """`meshnode status --json`."""
         self._look_at_space()
-        size_bytes, reusable_bytes = self._store_sizes()
-        store = report.StoreView(size_bytes, reusable_bytes)
+        store = report.StoreView(*self._space.sizes())
         office = self._desks.office_view()
         problem = None
         if self._uplink is not None:
@@ -326,31 +323,13 @@ class Daemon:
             log.info(f"was suspended for {self._asleep_s - before:.0f} s")
             self._on_network_change()
 
-    def _store_sizes(self) -> tuple[int, int]:
-        """As `SqliteStore.sizes`; what was last known while the disk does not say; a commit will tell why."""
-        with contextlib.suppress(StoreTrouble):
-            self._sizes = self._store.sizes()
-        return self._sizes
-
-    def _log_to_come(self) -> int:
-        """Bytes by which the store's log may still grow: to its full size, and by the one commit that finds it so."""
-        size_bytes = 0
-        with contextlib.suppress(OSError):
-            size_bytes = self.home.log_path.stat().st_size
-        return max(0, LOG_SIZE + BATCH_BYTES - size_bytes)
-
     def _look_at_space(self) -> None:
         try:
-            total_bytes, free_bytes = self._outside.disk(self.home.path)
+            space = self._space.look()
         except OSError as error:
             self._grumble(f"cannot ask how much of the disk is free: {error.strerror}")
             return
-        floor = self._config.store.floor_bytes
-        if floor is None:
-            floor = min(FLOOR_BYTES, int(total_bytes * FLOOR_SHARE))
-        _, reusable = self._store_sizes()
-        free_bytes += reusable - self._log_to_come()
-        self._do(self.node.handle(Space(free_bytes, floor), self.now()))
+        self._do(self.node.handle(space, self.now()))
         self._space_s = trio.current_time()
         self._keep(self.node.state.document)
 
@@ -465,11 +444,6 @@ class Daemon:
             self._locals.pop(number, None)
             if self._uplink is not None:
                 self._uplink.let_go(stream)
-
-
-def new_token() -> str:
-    """The bearer token of one run of the control interface."""
-    return secrets.token_urlsafe(32)
 
 
 @contextlib.asynccontextmanager

@@ -6,6 +6,7 @@ import contextlib
 import json
 import logging
 import os
+import secrets
 import signal
 import socket
 from pathlib import Path
@@ -17,7 +18,7 @@ from hypercorn.trio import serve
 
 from meshnode.app.config import Address, read_config
 from meshnode.app.control import make_app
-from meshnode.app.daemon import Daemon, new_token, open_daemon
+from meshnode.app.daemon import Daemon, open_daemon
 from meshnode.app.files import trouble, write_file
 from meshnode.app.home import Home
 from meshnode.app.reserve import Reserve
@@ -117,7 +118,7 @@ async def _serve_control(
     home: Home, daemon: Daemon, control: socket.socket, task_status: trio.TaskStatus[None]
 ) -> None:
     """The control interface; control.json says where it is, once it answers and the disk takes that."""
-    address, token = _address_of(control), new_token()
+    address, token = _address_of(control), secrets.token_urlsafe(32)
     server = ServerConfig()
     server.bind = [f"fd://{control.detach()}"]  # the server closes it
     server.accesslog = server.errorlog = None
