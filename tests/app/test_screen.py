@@ -20,6 +20,7 @@ from hypothesis import strategies as st
 from meshnode.app.cli.screen import (
     amount,
     duration,
+    json_text,
     messages_screen,
     peers_screen,
     plain,
@@ -293,3 +294,10 @@ def test_watching_until_interrupted(pair: tuple[Node, Node], tmp_path: Path) -> 
         assert watching.wait(10) == 130
     assert rest.startswith(b"\n")
     assert said == b"\n"
+
+
+@given(st.text())
+def test_json_is_json_and_commands_no_terminal(text: str) -> None:
+    told = json_text({"reference": text})
+    assert json.loads(told) == {"reference": text}
+    assert all(letter.isprintable() or letter in " \n" or ord(letter) > 0x9F for letter in told)

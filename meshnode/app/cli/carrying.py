@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from meshnode.app.cli.screen import amount, plain, size
+from meshnode.app.cli.screen import amount, json_text, plain, size
 
 if TYPE_CHECKING:
     from meshnode.app.byhand import Exported, Imported
@@ -67,7 +66,7 @@ def _say(done: Exported | Imported, as_json: bool, text: str) -> None:
     from meshnode.app.byhand import as_json as told
 
     if as_json:
-        click.echo(json.dumps(told(done), indent=2, ensure_ascii=False))
+        click.echo(json_text(told(done)))
         return
     for skipped in done.skipped:
         click.echo(f"{plain(skipped['file'])} is left as it is: {skipped['why']}.", err=True)

@@ -11,6 +11,7 @@ import click
 
 from meshnode.app.cli.screen import (
     devices_screen,
+    json_text,
     messages_screen,
     peers_screen,
     received_screen,
@@ -23,7 +24,7 @@ _JSON = click.option("--json", "as_json", is_flag=True, help="For programs: JSON
 
 
 def _say(value: Any) -> None:
-    click.echo(json.dumps(value, indent=2, ensure_ascii=False))
+    click.echo(json_text(value))
 
 
 def _ask(path: Path, what: str) -> Any:

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import json
+import re
 from datetime import datetime
 from typing import Any
 
 import click
+
+#: What JSON leaves raw in a string and a terminal may obey: DEL and C1, and what turns the writing direction.
+_CONTROLS = re.compile("[\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069]")
 
 _STATES = {
     "on_this_device_only": "on this device only",
@@ -45,6 +50,12 @@ def duration(seconds: int) -> str:
 def plain(text: str) -> str:
     """Text from elsewhere without control characters, which a terminal might obey."""
     return "".join(letter if letter.isprintable() else "�" for letter in text)
+
+
+def json_text(value: Any) -> str:
+    """For programs, and for people who look at it: every letter as it is, but for those that a terminal might obey."""
+    text = json.dumps(value, indent=2, ensure_ascii=False, default=str)
+    return _CONTROLS.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
 
 
 def table(heads: list[str], rows: list[list[str]]) -> str:

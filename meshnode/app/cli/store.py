@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
 from meshnode.app.cli.carrying import _Line
-from meshnode.app.cli.screen import amount, plain, size
+from meshnode.app.cli.screen import amount, json_text, plain, size
 
 if TYPE_CHECKING:
     from meshnode.app.salvage import Summary
@@ -40,7 +39,7 @@ def salvage_(path: Path, out: Path | None, as_json: bool) -> None:
     with _Line("read") as line:
         done = salvage(Home(path), out, line.show)
     if as_json:
-        click.echo(json.dumps(dataclasses.asdict(done), indent=2, ensure_ascii=False, default=str))
+        click.echo(json_text(dataclasses.asdict(done)))
         return
     click.echo(salvage_screen(done))
 
