@@ -4,6 +4,8 @@
     scripts/torture power --rounds 100    power cuts: what was not flushed is gone (root only)
     scripts/torture disk --rounds 50      disks that are full, read-only or broken (root only)
     scripts/torture rot --rounds 50       bytes that turn over and pages that are lost in a store at rest
+    scripts/torture restore --rounds 20   stores that go back in time
+    scripts/torture revoke --rounds 20    devices that are revoked while they work
     scripts/torture strangers --rounds 21    floods, forgers and fools at the door
 
 The seed is printed first, and the same one draws the same faults. Exit code 1 when something was lost or came twice.
@@ -30,6 +32,8 @@ TORTURES = {
     "power": "tests.torture.power",
     "disk": "tests.torture.disk",
     "rot": "tests.torture.rot",
+    "restore": "tests.torture.restore",
+    "revoke": "tests.torture.revoke",
     "strangers": "tests.torture.strangers",
 }
 

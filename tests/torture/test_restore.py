@@ -1,0 +1,11 @@
+"""A smaller round of `scripts/torture restore`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from tests.torture.restore import torture
+
+
+def test_two_rounds(tmp_path: Path) -> None:
+    torture(2, 7, tmp_path, print).check()

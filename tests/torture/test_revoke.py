@@ -1,0 +1,11 @@
+"""A smaller round of `scripts/torture revoke`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from tests.torture.revoke import torture
+
+
+def test_two_rounds(tmp_path: Path) -> None:
+    torture(2, 7, tmp_path, print).check()
