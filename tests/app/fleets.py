@@ -126,10 +126,24 @@ def content_of(folder: Path) -> dict[str, tuple[int, bytes]]:
     }
 
 
+#: One for each port that this process has given out of late: other tests that run now leave these alone.
+CLAIMS_MAX = 200
+_CLAIMS: list[socket.socket] = []
+
+
 def free_port() -> int:
     """A loopback port that nobody has now, below those that the system gives to outgoing connections."""
     while True:
         port = random.randrange(20_000, 32_000)
+        claim = socket.socket(socket.AF_UNIX)
+        try:
+            claim.bind(f"\0meshnode-test-port-{port}")  # a name that ends with the process
+        except OSError:
+            claim.close()
+            continue
+        _CLAIMS.append(claim)
+        if len(_CLAIMS) > CLAIMS_MAX:
+            _CLAIMS.pop(0).close()
         with socket.socket() as trial:
             trial.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             with contextlib.suppress(OSError):
