@@ -26,6 +26,9 @@ HOME_S = 2.0
 
 CROWD = 10
 PAIRS = CROWD * (CROWD - 1) // 2
+#: Bytes for each byte that was needed. Of 2 MB, one bundle that comes twice on a busy machine is a twentieth, and ten
+#: handshakes are a fortieth; everything from everybody would be 9.
+DUPLICATES_MAX = 1.25
 #: Pairs that dial each other at once, and end one of the two contacts: more of them on a busy machine.
 COLLISIONS = 15
 MET_S = 15.0
@@ -97,7 +100,7 @@ def test_a_crowd_on_one_wifi(crowd: Crowd, record_property: Record) -> None:
     needed = len(others) * MESSAGES * MESSAGE_SIZE
     ratio = (sum(map(received_bytes, hosts)) - before) / needed
     noted(record_property, "bytes on all interfaces for each byte that was needed", ratio)
-    assert ratio < 1.1
+    assert ratio < DUPLICATES_MAX
 
     began_s = monotonic()
     last.plug(place)
@@ -105,7 +108,7 @@ def test_a_crowd_on_one_wifi(crowd: Crowd, record_property: Record) -> None:
     measured(record_property, "2 MB from all others to a newcomer", began_s)
     ratio = received_bytes(last) / (MESSAGES * MESSAGE_SIZE)
     noted(record_property, "bytes to the newcomer for each byte that was needed", ratio)
-    assert ratio < 1.1
+    assert ratio < DUPLICATES_MAX
 
 
 def carries_all(node: Node) -> bool:
