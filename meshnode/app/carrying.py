@@ -32,9 +32,10 @@ from meshnode.core.intervals import NONE, Ranges
 from meshnode.core.ledger import Journal
 from meshnode.core.limits import FRAME_SIZE_MAX, MIB
 from meshnode.core.node import Node
-from meshnode.core.ports import Brought, Instant, Rotten, StoredBundle
+from meshnode.core.ports import Brought, Instant
 from meshnode.core.receipt import Receipt
 from meshnode.core.routing import send_key
+from meshnode.core.rows import Rotten, StoredBundle
 from meshnode.core.stick import LENGTH_SIZE
 from meshnode.drivers.writer import RunSync
 

@@ -24,7 +24,7 @@ from meshnode.app.door import Door
 from meshnode.app.finding import Finding
 from meshnode.app.home import Home, Membership
 from meshnode.app.logs import Grumbles
-from meshnode.app.outside import Outside, Sockets, allow_files, credentials_of
+from meshnode.app.outside import Outside, Sockets, allow_files, credentials_of, identity_of
 from meshnode.app.received import Inbox
 from meshnode.app.space import DiskSpace
 from meshnode.app.submissions import Submissions
@@ -58,7 +58,6 @@ from meshnode.core.ports import (
     Send,
     SendBundle,
     Sighted,
-    Snapshot,
     SubmissionOpened,
     Taken,
     Tick,
@@ -68,7 +67,7 @@ from meshnode.core.ports import (
     Written,
 )
 from meshnode.core.sealing import Drawer
-from meshnode.core.state import Identity, OfficeKeys, Settings
+from meshnode.core.state import Settings
 from meshnode.drivers.dnssd import Announcement
 from meshnode.drivers.link import Link
 from meshnode.drivers.sqlite import SqliteStore
@@ -109,7 +108,6 @@ class Daemon:
         self.drawer = Drawer(membership.key.derive(b"labels"))
         self._config = config
         self._store = store
-        self._fleet = membership.document.fleet
         self._links: dict[int, Link] = {}
         self._locals: dict[int, str] = {}
         self._contact = 0
@@ -124,28 +122,19 @@ class Daemon:
         self._clock_base_s = snapshot.clock_s - trio.current_time()
         self._writer = Writer(store, lambda: self.now().s, outside.run_sync)
         self.submissions = Submissions(self.dispatch, self._writer)
-        self.node = self._make_node(membership, snapshot, port)
+        settings = Settings(
+            epoch=outside.entropy(EPOCH_SIZE),
+            port=port,
+            foreign_quota_bytes=config.store.quota_bytes(membership.certificate.role),
+            peers=tuple(map(str, config.peers)),
+            sealing_key=membership.sealing_key.public,
+        )
+        self.node = Node(identity_of(membership), settings, snapshot, self.now())
         self.carrying = self._make_carrying()
         self._desks = self._make_desks(membership)
         self._finding = self._make_finding(port)
         self._asleep_s = outside.asleep_s()
         self._nursery: trio.Nursery | None = None
-
-    def _make_node(self, membership: Membership, snapshot: Snapshot, port: int) -> Node:
-        office = None
-        if membership.office is not None:
-            office = OfficeKeys(membership.office.endpoint.id, membership.office.signing_key)
-        identity = Identity(
-            membership.certificate, membership.key, membership.authority, membership.document, office
-        )
-        settings = Settings(
-            epoch=self._outside.entropy(EPOCH_SIZE),
-            port=port,
-            foreign_quota_bytes=self._config.store.quota_bytes(membership.certificate.role),
-            peers=tuple(str(peer) for peer in self._config.peers),
-            sealing_key=membership.sealing_key.public,
-        )
-        return Node(identity, settings, snapshot, self.now())
 
     def _make_desks(self, membership: Membership) -> Desks:
         return Desks(
@@ -180,7 +169,7 @@ class Daemon:
     def _announcement(self, port: int) -> Announcement:
         certificate = self.node.state.identity.certificate
         return Announcement(
-            fleet=self._fleet,
+            fleet=self.node.state.document.fleet,
             device=certificate.device,
             roles=self.node.state.identity.roles,
             uplink=self.node.state.uplink,

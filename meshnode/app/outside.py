@@ -20,6 +20,7 @@ import trio
 from meshnode.app.home import Home, Membership
 from meshnode.app.passphrase import node_passphrase
 from meshnode.core.identity import Certificate
+from meshnode.core.state import Identity, OfficeKeys
 from meshnode.drivers import network
 from meshnode.drivers.link import shorten_kernel_queue
 from meshnode.drivers.network import LocalNetwork
@@ -75,6 +76,13 @@ class Outside(Protocol):
 
     def entropy(self, size: int) -> bytes:
         """So many random bytes."""
+
+
+def identity_of(membership: Membership) -> Identity:
+    """What the brain needs of a home's papers."""
+    office = membership.office
+    keys = None if office is None else OfficeKeys(office.endpoint.id, office.signing_key)
+    return Identity(membership.certificate, membership.key, membership.authority, membership.document, keys)
 
 
 def credentials_of(home: Home, membership: Membership) -> Credentials:

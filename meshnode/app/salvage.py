@@ -39,7 +39,8 @@ from meshnode.core.identity import (
 from meshnode.core.intervals import NONE, Ranges
 from meshnode.core.introducing import EVERYONE
 from meshnode.core.limits import MIB
-from meshnode.core.ports import (
+from meshnode.core.receipt import Receipt, read_receipt
+from meshnode.core.rows import (
     JournalRecord,
     PutAddress,
     PutBundle,
@@ -50,7 +51,6 @@ from meshnode.core.ports import (
     PutReceipt,
     Row,
 )
-from meshnode.core.receipt import Receipt, read_receipt
 from meshnode.core.sealing import SEAL_OVERHEAD, Drawer
 from meshnode.core.submitting import message_key
 from meshnode.drivers.sqlite import SqliteStore

@@ -14,13 +14,7 @@ import trio
 from meshnode.core.errors import BadSubmission
 from meshnode.core.fleet import Endpoint
 from meshnode.core.message import Chunker, Manifest, stream_head, stream_size
-from meshnode.core.ports import (
-    Accepted,
-    Refused,
-    SubmissionAborted,
-    SubmissionChunk,
-    SubmissionOpened,
-)
+from meshnode.core.ports import Accepted, Refused, SubmissionAborted, SubmissionChunk, SubmissionOpened
 from meshnode.drivers.writer import Writer
 
 #: A program that sends nothing for so long loses its turn.

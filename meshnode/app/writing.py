@@ -12,7 +12,7 @@ from meshnode.core.errors import BadSubmission, LocalError, RemoteError
 from meshnode.core.fleet import Endpoint
 from meshnode.core.identity import Certificate, JournalId
 from meshnode.core.introducing import device_endpoint, introduction_journal
-from meshnode.core.ports import StoredBundle
+from meshnode.core.rows import StoredBundle
 from meshnode.core.state import State
 
 Read = Callable[[JournalId, int], StoredBundle | None]

@@ -22,8 +22,9 @@ from meshnode.core.identity import read_certificate
 from meshnode.core.knowing import Knowing
 from meshnode.core.landing import Fate, Landings
 from meshnode.core.meeting import Meeting
-from meshnode.core.ports import NO_CONTACT, Brought, Row, Token, Write
+from meshnode.core.ports import NO_CONTACT, Brought, Token, Write
 from meshnode.core.receipt import Receipt, read_receipt
+from meshnode.core.rows import Row
 from meshnode.core.state import Landing, Pending, State
 
 #: Who "sent" it, in the log.

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from meshnode.core.identity import DeviceId, JournalId
 from meshnode.core.intervals import NONE, Ranges
 from meshnode.core.ledger import Ledger
-from meshnode.core.ports import PutCustody, PutMessage, Snapshot
+from meshnode.core.rows import PutCustody, PutMessage, Snapshot
 
 ON_THIS_DEVICE_ONLY = "on_this_device_only"
 CARRIED = "carried"

@@ -21,8 +21,9 @@ from meshnode.core.identity import Certificate, DeviceId, EndpointId, JournalId,
 from meshnode.core.intervals import NONE, Ranges
 from meshnode.core.ledger import Journal, digest_bytes, digest_total
 from meshnode.core.limits import DEVICE_JOURNALS_MAX, DEVICE_RANGES_MAX, PEER_JOURNALS_MAX, RANGES_MAX
-from meshnode.core.ports import Adopt, DropBundles, PutCertificate, PutReceipt, Row
+from meshnode.core.ports import Adopt
 from meshnode.core.receipt import Origin, Receipt, issue_receipt, next_serial
+from meshnode.core.rows import DropBundles, PutCertificate, PutReceipt, Row
 from meshnode.core.state import Pending, State
 
 #: A receipt that the disk did not take is written again after so long: it is small, and everybody waits for it.

@@ -18,17 +18,8 @@ from meshnode.core.intervals import NONE, Ranges
 from meshnode.core.introducing import is_misplaced
 from meshnode.core.knowing import Knowing
 from meshnode.core.ledger import Journal
-from meshnode.core.ports import (
-    Arrived,
-    ContactNumber,
-    DropBundles,
-    Entry,
-    PutBundle,
-    PutCertificate,
-    Row,
-    Unreadable,
-    entry_of,
-)
+from meshnode.core.ports import Arrived, ContactNumber, Unreadable
+from meshnode.core.rows import DropBundles, Entry, PutBundle, PutCertificate, Row, entry_of
 from meshnode.core.state import Landing, State
 
 

@@ -27,8 +27,8 @@ from meshnode.core.frames import BUCKETS, DIGEST_SIZE, Held
 from meshnode.core.identity import DeviceId, JournalId
 from meshnode.core.intervals import NONE, Ranges
 from meshnode.core.introducing import EVERYONE
-from meshnode.core.ports import Entry, Snapshot
 from meshnode.core.receipt import Receipt
+from meshnode.core.rows import Entry, Snapshot
 
 
 @dataclass(slots=True)

@@ -7,7 +7,8 @@ from meshnode.core.errors import RemoteError
 from meshnode.core.frames import PROTOCOL, Bye, Hello
 from meshnode.core.identity import DeviceId
 from meshnode.core.limits import CONTACTS_MAX, DUPLICATE_WINDOW_S, SHUN_S
-from meshnode.core.ports import Close, Opened, PutAddress
+from meshnode.core.ports import Close, Opened
+from meshnode.core.rows import PutAddress
 from meshnode.core.state import State
 
 

@@ -56,21 +56,16 @@ from meshnode.core.ports import (
     Dial,
     DialFailed,
     DocumentGiven,
-    DropBundles,
     Effect,
-    Entry,
     Event,
     Gateways,
     Instant,
     Lost,
     NetworkChanged,
     Opened,
-    PutClock,
     Received,
-    Row,
     Sent,
     Sighted,
-    Snapshot,
     Space,
     SubmissionAborted,
     SubmissionChunk,
@@ -83,6 +78,7 @@ from meshnode.core.ports import (
     Written,
 )
 from meshnode.core.receipt import Receipt, read_receipt
+from meshnode.core.rows import DropBundles, Entry, PutClock, Row, Snapshot
 from meshnode.core.state import Identity, Landing, Pending, Settings, State
 from meshnode.core.submitting import Submitting, remains
 from meshnode.core.taking import Taking

@@ -17,7 +17,7 @@ from meshnode.core.identity import DeviceId
 from meshnode.core.intervals import Ranges
 from meshnode.core.ledger import Journal, Ledger
 from meshnode.core.limits import PAYLOAD_SIZE_MAX
-from meshnode.core.ports import Entry
+from meshnode.core.rows import Entry
 
 SendKey = tuple[bool, int, int, float, bytes, int]
 

@@ -28,19 +28,9 @@ from meshnode.core.identity import (
 )
 from meshnode.core.intervals import NONE, Ranges
 from meshnode.core.ledger import Journal, Ledger
-from meshnode.core.ports import (
-    DropBundles,
-    Effect,
-    Entry,
-    Instant,
-    Log,
-    PutBundle,
-    Row,
-    Snapshot,
-    Token,
-    Write,
-)
+from meshnode.core.ports import Effect, Instant, Log, Token, Write
 from meshnode.core.receipt import Receipt
+from meshnode.core.rows import DropBundles, Entry, PutBundle, Row, Snapshot
 from meshnode.core.sealing import SealingPublicKey
 from meshnode.core.submitting import SealerFor, office_sealer
 

@@ -29,16 +29,8 @@ from meshnode.core.identity import DeviceId, JournalId, SigningKey
 from meshnode.core.intervals import NONE, Ranges
 from meshnode.core.limits import LIFETIME_S_MAX, MIB, NUMBER_MAX, PARTS_MAX
 from meshnode.core.message import parts_for
-from meshnode.core.ports import (
-    DropBundles,
-    Instant,
-    PutBundle,
-    PutMessage,
-    PutOpening,
-    Row,
-    Snapshot,
-    SubmissionOpened,
-)
+from meshnode.core.ports import Instant, SubmissionOpened
+from meshnode.core.rows import DropBundles, PutBundle, PutMessage, PutOpening, Row, Snapshot
 from meshnode.core.sealing import CHUNK_SIZE, SEAL_OVERHEAD, Sealer, sealing_info
 
 SealerFor = Callable[[Endpoint], Sealer]

@@ -13,17 +13,12 @@ from meshnode.core.introducing import introduce, introduction_journal
 from meshnode.core.ports import (
     NO_CONTACT,
     Accepted,
-    DropBundles,
-    Entry,
-    PutBundle,
-    PutMessage,
     Refused,
-    Row,
     SubmissionAborted,
     SubmissionChunk,
     SubmissionOpened,
-    entry_of,
 )
+from meshnode.core.rows import DropBundles, Entry, PutBundle, PutMessage, Row, entry_of
 from meshnode.core.state import Landing, Pending, State
 from meshnode.core.submitting import Submitting, message_key
 

@@ -30,16 +30,8 @@ from meshnode.core.errors import RemoteError, StoreTrouble
 from meshnode.core.frames import encode_bundle
 from meshnode.core.identity import JournalId
 from meshnode.core.limits import KIB, MIB
-from meshnode.core.ports import (
-    ContactNumber,
-    Lost,
-    Received,
-    Rotten,
-    SendBundle,
-    Sent,
-    StoredBundle,
-    Unreadable,
-)
+from meshnode.core.ports import ContactNumber, Lost, Received, SendBundle, Sent, Unreadable
+from meshnode.core.rows import Rotten, StoredBundle
 
 Read = Callable[[JournalId, int], StoredBundle | None]
 Deliver = Callable[[Received | Sent | Unreadable | Lost], None]

@@ -1,4 +1,4 @@
-"""A store in memory, for simulations: the contract of `core.ports.Store` with dictionaries instead of a disk.
+"""A store in memory, for simulations: the contract of `core.rows.Store` with dictionaries instead of a disk.
 
 What was committed outlives a crash as long as the object does: a simulated device that starts again loads from the
 same store. Rows are immutable, so they are kept as they came; only what a loader may change is copied.
@@ -11,7 +11,7 @@ from dataclasses import replace
 from meshnode.core.bundle import Bundle, journal_id
 from meshnode.core.identity import Certificate, DeviceId, JournalId
 from meshnode.core.intervals import Ranges
-from meshnode.core.ports import (
+from meshnode.core.rows import (
     DropBundles,
     Entry,
     JournalRecord,
@@ -30,7 +30,7 @@ from meshnode.core.ports import (
 
 
 class MemoryStore:
-    """`core.ports.Store` on dictionaries. Nothing blocks and nothing fails."""
+    """`core.rows.Store` on dictionaries. Nothing blocks and nothing fails."""
 
     def __init__(self) -> None:
         self._clock_s = 0.0

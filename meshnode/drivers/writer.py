@@ -16,7 +16,8 @@ import trio
 
 from meshnode.core.errors import StoreTrouble
 from meshnode.core.limits import MIB
-from meshnode.core.ports import DropBundles, PutBundle, Row, Store, Token, Write, WriteFailed, Written
+from meshnode.core.ports import Token, Write, WriteFailed, Written
+from meshnode.core.rows import DropBundles, PutBundle, Row, Store
 
 #: A commit takes at most so many payload bytes, so that no acknowledgement waits long and the log stays small.
 BATCH_BYTES: Final = 4 * MIB

@@ -18,12 +18,12 @@ from meshnode.core.bundle import Bundle, read_bundle
 from meshnode.core.errors import LocalError, RemoteError, StoreTrouble
 from meshnode.core.identity import Certificate, JournalId
 from meshnode.core.message import Opener
-from meshnode.core.ports import Rotten, StoredBundle
+from meshnode.core.rows import Rotten, StoredBundle
 from meshnode.core.sealing import SealingKey
 from meshnode.core.submitting import message_key
 from meshnode.office.sinks import Delivery, Envelope, Never, NotNow, Sink
 
-#: As `core.ports.Store.read`: blocks; None if the bundle is not there (any more). Raises StoreTrouble.
+#: As `core.rows.Store.read`: blocks; None if the bundle is not there (any more). Raises StoreTrouble.
 Read = Callable[[JournalId, int], StoredBundle | None]
 
 

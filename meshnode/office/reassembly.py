@@ -17,7 +17,7 @@ from meshnode.core.bundle import Previous
 from meshnode.core.identity import DeviceId, JournalId
 from meshnode.core.intervals import NONE, Pair, Ranges
 from meshnode.core.ledger import Journal
-from meshnode.core.ports import Entry
+from meshnode.core.rows import Entry
 
 
 def _claim(entry: Entry) -> Pair:

@@ -23,7 +23,8 @@ from typing import Final
 from meshnode.core.errors import LocalError
 from meshnode.core.identity import JournalId
 from meshnode.core.intervals import Ranges
-from meshnode.core.ports import Effect, Event, PutBundle, Row, Taken
+from meshnode.core.ports import Effect, Event, Taken
+from meshnode.core.rows import PutBundle, Row
 from meshnode.office.reassembly import whole_messages
 from meshnode.sim.channel import Channel
 from meshnode.sim.engine import Engine

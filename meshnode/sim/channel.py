@@ -21,7 +21,8 @@ from meshnode.core.bundle import read_bundle
 from meshnode.core.errors import RemoteError
 from meshnode.core.frames import encode_bundle
 from meshnode.core.identity import JournalId
-from meshnode.core.ports import Lost, Received, SendBundle, Sent, StoredBundle, Unreadable
+from meshnode.core.ports import Lost, Received, SendBundle, Sent, Unreadable
+from meshnode.core.rows import StoredBundle
 from meshnode.sim.engine import Engine, Timer
 
 Read = Callable[[JournalId, int], StoredBundle | None]

@@ -25,7 +25,6 @@ from meshnode.core.ports import (
     Dial,
     DialFailed,
     DocumentGiven,
-    DropBundles,
     Effect,
     Event,
     Instant,
@@ -33,20 +32,18 @@ from meshnode.core.ports import (
     Lost,
     NetworkChanged,
     Opened,
-    PutBundle,
     Refused,
-    Row,
     Send,
     SendBundle,
     Sighted,
     Space,
-    StoredBundle,
     SubmissionOpened,
     Tick,
     Write,
     WriteFailed,
     Written,
 )
+from meshnode.core.rows import DropBundles, PutBundle, Row, StoredBundle
 from meshnode.core.sealing import SealingKey
 from meshnode.core.state import Identity, Settings
 from meshnode.core.submitting import SealerFor

@@ -25,18 +25,14 @@ from meshnode.core.ports import (
     Arrived,
     Close,
     Dial,
-    DropBundles,
     Effect,
-    PutBundle,
-    PutMessage,
-    PutReceipt,
     Refused,
-    Row,
     Send,
     SendBundle,
     Write,
 )
 from meshnode.core.receipt import read_receipt
+from meshnode.core.rows import DropBundles, PutBundle, PutMessage, PutReceipt, Row
 
 
 def short(journal: bytes) -> str:

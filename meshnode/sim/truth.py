@@ -14,7 +14,7 @@ from meshnode.core.bundle import Bundle, read_bundle
 from meshnode.core.identity import DeviceId, JournalId
 from meshnode.core.intervals import NONE, Pair, Ranges
 from meshnode.core.introducing import EVERYONE
-from meshnode.core.ports import DropBundles, PutBundle, PutMessage, PutReceipt, Row
+from meshnode.core.rows import DropBundles, PutBundle, PutMessage, PutReceipt, Row
 from meshnode.office.sinks import Envelope
 from meshnode.sim.machine import Machine
 

@@ -19,12 +19,7 @@ from meshnode.app.submissions import STALL_S, Submissions
 from meshnode.core.errors import BadSubmission, MeshnodeError
 from meshnode.core.limits import MANIFEST_SIZE_MAX, MESSAGE_SIZE_MAX, MIB
 from meshnode.core.message import File, Manifest
-from meshnode.core.ports import (
-    Accepted,
-    SubmissionAborted,
-    SubmissionChunk,
-    SubmissionOpened,
-)
+from meshnode.core.ports import Accepted, SubmissionAborted, SubmissionChunk, SubmissionOpened
 from meshnode.drivers.memory import MemoryStore
 from meshnode.drivers.writer import Writer
 from tests.app.fleets import Fleet, Node, connect, posted

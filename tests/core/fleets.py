@@ -20,8 +20,8 @@ from meshnode.core.identity import (
 )
 from meshnode.core.intervals import Ranges
 from meshnode.core.limits import LIFETIME_S
-from meshnode.core.ports import Entry
 from meshnode.core.receipt import Receipt, issue_receipt
+from meshnode.core.rows import Entry
 from meshnode.core.sealing import SEAL_OVERHEAD, SealingKey
 from meshnode.core.state import Identity, OfficeKeys
 

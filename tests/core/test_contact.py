@@ -43,8 +43,9 @@ from meshnode.core.limits import (
     SEND_AHEAD_BYTES,
     STALL_BYTES,
 )
-from meshnode.core.ports import Effect, Entry, Send, SendBundle
+from meshnode.core.ports import Effect, Send, SendBundle
 from meshnode.core.receipt import Receipt
+from meshnode.core.rows import Entry
 from tests.core.fleets import Fleet
 
 FLEET = Fleet()

@@ -26,7 +26,7 @@ from meshnode.core.limits import (
     STALL_S,
     TAKE_OVER_MIN,
 )
-from meshnode.core.ports import Entry
+from meshnode.core.rows import Entry
 from tests.core.fleets import Fleet, Source
 
 FLEET = Fleet()

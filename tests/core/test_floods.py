@@ -42,8 +42,8 @@ from meshnode.core.limits import (
     RANGES_MAX,
     SHUN_S,
 )
-from meshnode.core.ports import Entry
 from meshnode.core.receipt import Origin, issue_receipt
+from meshnode.core.rows import Entry
 from tests.core.fleets import Fleet, Source
 from tests.core.hosts import Host, Puppet
 

@@ -12,8 +12,9 @@ from meshnode.core.intervals import NONE, Ranges
 from meshnode.core.knowing import RECEIPT_AGAIN_S
 from meshnode.core.ledger import Ledger, digest_bytes, digest_total
 from meshnode.core.limits import JOURNALS_PER_FRAME, PEER_JOURNALS_MAX, RANGES_MAX
-from meshnode.core.ports import PutReceipt, Row, Sighted, Taken, Tick
+from meshnode.core.ports import Sighted, Taken, Tick
 from meshnode.core.receipt import Receipt, read_receipt
+from meshnode.core.rows import PutReceipt, Row
 from meshnode.drivers.memory import MemoryStore
 from tests.core.fleets import Fleet, Source, seed
 from tests.core.hosts import PORT, Host

@@ -14,8 +14,8 @@ from meshnode.core.frames import BUCKETS, Held
 from meshnode.core.identity import DeviceId, EndpointId, JournalId
 from meshnode.core.intervals import NONE, Ranges
 from meshnode.core.ledger import Ledger, digest_bytes, digest_total
-from meshnode.core.ports import Entry, JournalRecord, Snapshot
 from meshnode.core.receipt import Receipt
+from meshnode.core.rows import Entry, JournalRecord, Snapshot
 
 ME = DeviceId(b"m" * 16)
 OFFICE = EndpointId(b"o" * 16)

@@ -28,17 +28,8 @@ from meshnode.core.limits import (
     SEND_AHEAD_BYTES,
     STORE_REST_S,
 )
-from meshnode.core.ports import (
-    Arrived,
-    Event,
-    PutBundle,
-    SendBundle,
-    Sighted,
-    Space,
-    Taken,
-    Tick,
-    Unreadable,
-)
+from meshnode.core.ports import Arrived, Event, SendBundle, Sighted, Space, Taken, Tick, Unreadable
+from meshnode.core.rows import PutBundle
 from meshnode.core.sealing import CHUNK_SIZE
 from tests.core.fleets import Fleet, Source
 from tests.core.hosts import Clock, Host, Puppet

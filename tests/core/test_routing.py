@@ -11,8 +11,8 @@ from meshnode.core.identity import DeviceId
 from meshnode.core.intervals import Ranges
 from meshnode.core.ledger import Journal, Ledger
 from meshnode.core.limits import PAYLOAD_SIZE_MAX
-from meshnode.core.ports import Entry
 from meshnode.core.routing import SendKey, claim, heaviest_source, send_key, to_displace
+from meshnode.core.rows import Entry
 
 ME = DeviceId(b"m" * 16)
 SITI, AGUS, WATI = (DeviceId(letter * 16) for letter in (b"s", b"a", b"w"))

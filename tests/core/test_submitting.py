@@ -15,17 +15,13 @@ from meshnode.core.limits import GIB, LIFETIME_S, LIFETIME_S_MAX, MESSAGE_SIZE_M
 from meshnode.core.message import parts_for
 from meshnode.core.ports import (
     Accepted,
-    DropBundles,
     Instant,
-    JournalRecord,
-    PutBundle,
-    PutMessage,
     Refused,
-    Snapshot,
     SubmissionAborted,
     SubmissionChunk,
     SubmissionOpened,
 )
+from meshnode.core.rows import DropBundles, JournalRecord, PutBundle, PutMessage, Snapshot
 from meshnode.core.sealing import CHUNK_SIZE, SEAL_OVERHEAD, SealingKey
 from meshnode.core.submitting import Submitting, message_key, needed_bytes, office_sealer, remains
 from tests.core.fleets import Fleet, StandIn, seed

@@ -14,7 +14,8 @@ from meshnode.core.errors import StoreTrouble
 from meshnode.core.frames import Bye, Ping, encode, encode_bundle
 from meshnode.core.identity import JournalId
 from meshnode.core.limits import PAYLOAD_SIZE_MAX
-from meshnode.core.ports import Lost, Received, Rotten, SendBundle, Sent, StoredBundle, Unreadable
+from meshnode.core.ports import Lost, Received, SendBundle, Sent, Unreadable
+from meshnode.core.rows import Rotten, StoredBundle
 from meshnode.drivers.link import (
     AGAIN_S,
     BATCH_COUNT,

@@ -12,9 +12,9 @@ import pytest
 
 from meshnode.core.errors import StoreTrouble
 from meshnode.core.intervals import Ranges
-from meshnode.core.ports import (
+from meshnode.core.ports import Instant
+from meshnode.core.rows import (
     DropBundles,
-    Instant,
     PutAddress,
     PutBundle,
     PutCertificate,

@@ -18,7 +18,7 @@ from meshnode.core.errors import StoreTooNew
 from meshnode.core.identity import JournalId
 from meshnode.core.intervals import NONE, Ranges
 from meshnode.core.limits import NUMBER_MAX, PAYLOAD_SIZE_MAX
-from meshnode.core.ports import (
+from meshnode.core.rows import (
     DropBundles,
     Entry,
     JournalRecord,

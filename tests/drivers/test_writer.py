@@ -13,17 +13,8 @@ from trio.testing import wait_all_tasks_blocked
 from meshnode.core.errors import StoreTrouble
 from meshnode.core.intervals import Ranges
 from meshnode.core.limits import KIB, PAYLOAD_SIZE_MAX
-from meshnode.core.ports import (
-    DropBundles,
-    PutAddress,
-    PutBundle,
-    Row,
-    Snapshot,
-    StoredBundle,
-    Write,
-    WriteFailed,
-    Written,
-)
+from meshnode.core.ports import Write, WriteFailed, Written
+from meshnode.core.rows import DropBundles, PutAddress, PutBundle, Row, Snapshot, StoredBundle
 from meshnode.drivers.sqlite import SqliteStore
 from meshnode.drivers.writer import BACKLOG_BYTES, BATCH_BYTES, BATCH_ROWS, Writer
 from tests.core.fleets import Fleet, Source

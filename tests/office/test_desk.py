@@ -24,7 +24,7 @@ from meshnode.core.errors import StoreTrouble
 from meshnode.core.identity import Certificate, JournalId
 from meshnode.core.intervals import NONE, Ranges
 from meshnode.core.message import Manifest
-from meshnode.core.ports import StoredBundle
+from meshnode.core.rows import StoredBundle
 from meshnode.office import desk as desk_module
 from meshnode.office.desk import Desk
 from meshnode.office.opening import Read

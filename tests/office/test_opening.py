@@ -15,7 +15,7 @@ from meshnode.core.errors import StoreTrouble
 from meshnode.core.fields import pack
 from meshnode.core.identity import JournalId
 from meshnode.core.message import Manifest, encode_manifest
-from meshnode.core.ports import Rotten, StoredBundle
+from meshnode.core.rows import Rotten, StoredBundle
 from meshnode.core.sealing import CHUNK_SIZE, SealingKey
 from meshnode.office.opening import Message, NotWhole, open_message
 from meshnode.office.sinks import Delivery, Envelope, Never, NotNow

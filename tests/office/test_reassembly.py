@@ -12,7 +12,7 @@ from meshnode.core.bundle import Previous
 from meshnode.core.identity import DeviceId, JournalId
 from meshnode.core.intervals import NONE, Pair, Ranges
 from meshnode.core.ledger import Journal
-from meshnode.core.ports import Entry
+from meshnode.core.rows import Entry
 from meshnode.office.reassembly import Restored, gaps, inconsistent, restored_devices, whole_messages
 
 JOURNAL = JournalId(b"journal-of-siti-")

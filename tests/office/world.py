@@ -24,8 +24,9 @@ from meshnode.core.identity import (
 )
 from meshnode.core.intervals import Ranges
 from meshnode.core.message import Chunker, File, Manifest, stream_head
-from meshnode.core.ports import Entry, Instant, JournalRecord, Snapshot, StoredBundle
+from meshnode.core.ports import Instant
 from meshnode.core.receipt import Receipt, issue_receipt, next_serial
+from meshnode.core.rows import Entry, JournalRecord, Snapshot, StoredBundle
 from meshnode.core.sealing import SealingKey, sealing_info
 from meshnode.core.state import Identity, OfficeKeys, Settings, State
 

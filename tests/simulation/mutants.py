@@ -22,8 +22,9 @@ from meshnode.core.knowing import Knowing
 from meshnode.core.landing import Landings
 from meshnode.core.ledger import Ledger
 from meshnode.core.meeting import Meeting
-from meshnode.core.ports import Accepted, PutReceipt
+from meshnode.core.ports import Accepted
 from meshnode.core.receipt import Receipt
+from meshnode.core.rows import PutReceipt
 from meshnode.core.state import Pending, State
 from meshnode.core.submitting import Submitting, message_key
 from meshnode.core.taking import Taking

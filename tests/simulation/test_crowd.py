@@ -14,7 +14,8 @@ from itertools import combinations
 from meshnode.core.identity import JournalId
 from meshnode.core.introducing import introduction_journal
 from meshnode.core.limits import DIALLED_MAX
-from meshnode.core.ports import Effect, Event, Opened, Row, Send, SendBundle
+from meshnode.core.ports import Effect, Event, Opened, Send, SendBundle
+from meshnode.core.rows import Row
 from meshnode.sim.engine import Engine
 from meshnode.sim.machine import Machine
 from meshnode.sim.office import SimDesk, SimSink

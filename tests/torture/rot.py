@@ -24,7 +24,8 @@ from meshnode.core.errors import StoreTooNew, StoreTrouble
 from meshnode.core.identity import JournalId, SigningKey, issue_certificate, read_certificate
 from meshnode.core.intervals import Ranges
 from meshnode.core.limits import LIFETIME_S
-from meshnode.core.ports import (
+from meshnode.core.receipt import issue_receipt
+from meshnode.core.rows import (
     DropBundles,
     PutBundle,
     PutCertificate,
@@ -33,7 +34,6 @@ from meshnode.core.ports import (
     Row,
     StoredBundle,
 )
-from meshnode.core.receipt import issue_receipt
 from meshnode.core.sealing import Drawer
 from meshnode.drivers.sqlite import SqliteStore
 from meshnode.drivers.sqlite.pages import Pages

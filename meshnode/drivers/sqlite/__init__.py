@@ -34,7 +34,7 @@ from meshnode.core.bundle import journal_id
 from meshnode.core.errors import StoreTooNew, StoreTrouble
 from meshnode.core.identity import JournalId
 from meshnode.core.limits import MIB
-from meshnode.core.ports import (
+from meshnode.core.rows import (
     DropBundles,
     JournalRecord,
     PutAddress,
@@ -76,7 +76,7 @@ UNREADABLE_S: Final = 60.0
 
 
 class SqliteStore:
-    """`core.ports.Store` on a file. Errors of SQLite and of the disk become StoreTrouble."""
+    """`core.rows.Store` on a file. Errors of SQLite and of the disk become StoreTrouble."""
 
     def __init__(self, path: Path) -> None:
         """Open or create. Raises StoreTrouble, or StoreTooNew if a newer meshnode wrote it."""

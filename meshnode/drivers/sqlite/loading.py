@@ -14,8 +14,8 @@ from meshnode.core.errors import RemoteError
 from meshnode.core.identity import DeviceId, JournalId
 from meshnode.core.intervals import Ranges
 from meshnode.core.limits import NUMBER_MAX, PAYLOAD_SIZE_MAX
-from meshnode.core.ports import Entry, JournalRecord, PutAddress, PutCustody, PutMessage, PutOpening
 from meshnode.core.receipt import Receipt, read_receipt
+from meshnode.core.rows import Entry, JournalRecord, PutAddress, PutCustody, PutMessage, PutOpening
 from meshnode.drivers.sqlite.schema import INFINITE_S, checksum, is_id, is_number, read_previous
 
 

@@ -6,7 +6,8 @@ from typing import Final
 
 from meshnode.core.frames import FrameReader
 from meshnode.core.message import Manifest, parts_for, stream_head
-from meshnode.core.ports import Effect, Event, Row, Send, SendBundle
+from meshnode.core.ports import Effect, Event, Send, SendBundle
+from meshnode.core.rows import Row
 from meshnode.office.sinks import Envelope
 from meshnode.sim.judges.bounds import Bounds, Room, Thrift
 from meshnode.sim.judges.carriers import Ages, Claims, Originals

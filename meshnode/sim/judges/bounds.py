@@ -19,7 +19,8 @@ from meshnode.core.limits import (
     PEER_RANGES_MAX,
     SEND_AHEAD_BYTES,
 )
-from meshnode.core.ports import Effect, Event, Lost, PutBundle, Received, Row, Send, SendBundle, WriteFailed
+from meshnode.core.ports import Effect, Event, Lost, Received, Send, SendBundle, WriteFailed
+from meshnode.core.rows import PutBundle, Row
 from meshnode.sim.judges.judge import Judge, name_of
 from meshnode.sim.machine import Machine
 from meshnode.sim.truth import Truth

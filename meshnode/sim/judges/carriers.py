@@ -11,7 +11,8 @@ from meshnode.core.identity import JournalId
 from meshnode.core.intervals import NONE, Ranges
 from meshnode.core.introducing import introduction_journal
 from meshnode.core.limits import HOUSEKEEPING_S
-from meshnode.core.ports import Effect, Event, PutBundle, Row, SendBundle
+from meshnode.core.ports import Effect, Event, SendBundle
+from meshnode.core.rows import PutBundle, Row
 from meshnode.sim.judges.judge import Judge, name_of
 from meshnode.sim.machine import Machine
 from meshnode.sim.truth import Truth

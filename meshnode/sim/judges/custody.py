@@ -5,7 +5,8 @@ from __future__ import annotations
 from meshnode.core.identity import JournalId
 from meshnode.core.intervals import NONE, Ranges
 from meshnode.core.ledger import Journal
-from meshnode.core.ports import Accepted, DropBundles, Effect, Event, Refused, Row
+from meshnode.core.ports import Accepted, Effect, Event, Refused
+from meshnode.core.rows import DropBundles, Row
 from meshnode.sim.judges.judge import Judge, name_of, split_key
 from meshnode.sim.machine import Machine
 from meshnode.sim.truth import Truth

@@ -8,7 +8,8 @@ from __future__ import annotations
 from meshnode.core.frames import Frame
 from meshnode.core.identity import JournalId
 from meshnode.core.message import Manifest
-from meshnode.core.ports import Effect, Event, Row
+from meshnode.core.ports import Effect, Event
+from meshnode.core.rows import Row
 from meshnode.office.sinks import Envelope
 from meshnode.sim.machine import Machine
 from meshnode.sim.truth import BrokenPromise, Truth

@@ -9,8 +9,8 @@ from meshnode.core.frames import Frame, ReceiptFrame
 from meshnode.core.identity import DeviceId
 from meshnode.core.intervals import NONE
 from meshnode.core.message import Manifest, stream_head
-from meshnode.core.ports import PutReceipt, Row
 from meshnode.core.receipt import read_receipt
+from meshnode.core.rows import PutReceipt, Row
 from meshnode.office.sinks import Envelope
 from meshnode.sim.judges.judge import Judge, name_of
 from meshnode.sim.machine import Machine
