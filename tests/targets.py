@@ -19,12 +19,15 @@ from meshnode.core.frames import (
     BundleFrame,
     Bye,
     Cert,
+    Elsewhere,
     Finished,
     Frame,
     FrameReader,
     Have,
+    Heard,
     Held,
     Hello,
+    Next,
     Ping,
     ReceiptFrame,
     Stored,
@@ -179,6 +182,9 @@ def sample_frames() -> list[Frame]:
         Stored(((DEWI.journal, SOME, False),)),
         Bye("revoked"),
         Finished((b"12345678",)),
+        Heard((Elsewhere(DEWI.device, 3600, ((DEWI.journal, SOME),)),)),
+        Next((2, -1.5)),
+        Next(None),
     ]
 
 

@@ -34,7 +34,7 @@ from meshnode.core.limits import FRAME_SIZE_MAX, MIB
 from meshnode.core.node import Node
 from meshnode.core.ports import Brought, Instant
 from meshnode.core.receipt import Receipt
-from meshnode.core.routing import send_key
+from meshnode.core.routing import Order
 from meshnode.core.rows import Rotten, StoredBundle
 from meshnode.core.stick import LENGTH_SIZE
 from meshnode.drivers.writer import RunSync
@@ -203,7 +203,7 @@ class Carrying:
             self._certify(plan, journal.source)
             # a copy, since the ledger goes on changing while a worker thread sorts
             lots.append((Journal(journal.id, journal.source, entries=dict(journal.entries)), lacking))
-        order = partial(_fill, plan, lots, state.document.revoked, room_bytes)
+        order = partial(_fill, plan, lots, state.document.revoked, room_bytes, self._now().s)
         await self.run_sync(order)
         return plan
 
@@ -236,14 +236,19 @@ class Carrying:
 
 
 def _fill(
-    plan: Plan, lots: list[tuple[Journal, Ranges]], revoked: frozenset[DeviceId], room_bytes: int
+    plan: Plan,
+    lots: list[tuple[Journal, Ranges]],
+    revoked: frozenset[DeviceId],
+    room_bytes: int,
+    now_s: float,
 ) -> None:
     """Put bundles into the plan, the most urgent first, until the stick is full. Runs in a worker thread."""
     room_bytes -= len(plan.document.body) if plan.document else 0
     room_bytes -= CERTIFICATE_BYTES * (1 + len(plan.certificates))
     room_bytes -= sum(len(receipt.body) + OVERHEAD_BYTES for receipt in plan.receipts)
+    order = Order.blind(revoked, now_s)
     queue = [
-        (send_key(journal, number, entry, revoked=journal.source in revoked), journal.id, number, entry.size)
+        (order.of_message(journal, entry), journal.id, number, entry.size)
         for journal, ranges in lots
         for number in ranges
         if (entry := journal.entries.get(number)) is not None

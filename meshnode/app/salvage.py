@@ -10,6 +10,9 @@ were never announced may have been used again. So of two with the same number th
 later one; and what belongs to no message is left to the rule of every start (`submitting.remains`).
 
 A message of which only bundles are left is listed again, without what the officer called it.
+
+Encounters are not rescued: nothing proves them, and they are learned anew. Until then, for some days, only the order
+of sending is worse.
 """
 
 from __future__ import annotations

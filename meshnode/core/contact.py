@@ -4,9 +4,11 @@ The receiver decides *which* bundles (its WANTs) and how much may be on its way 
 which order*, since it alone knows size, priority and age. So this keeps two independent halves:
 
     receiving   offers (what the peer holds), wanting (asked of it, not here yet), credit granted
-    sending     queue (asked of us, best first), credit left, bundles handed to the link and not yet sent
+    sending     queue (messages asked of us, best first), credit left, bundles handed to the link and not yet sent
 
-Only SEND_AHEAD_BYTES are handed to the link at a time: the rest of the queue can still be overtaken.
+Only what the link sends in SEND_AHEAD_S is handed to it at a time: the rest of the queue can still be overtaken. A
+message's place is looked up again when its turn comes. With each copy that others are heard to hold it is worth less,
+hardly ever more, so the few at the front are all that has to be looked at (lazy greedy, Minoux 1978).
 
 Either side is alive while bytes come from it, and says PING when it has said nothing for PING_AFTER_S. So a peer that
 only receives, over a link so slow that the answer to a PING would stand in a long queue, is still heard from in time.
@@ -16,7 +18,8 @@ from __future__ import annotations
 
 import heapq
 from collections.abc import Iterable, Iterator
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
+from math import inf
 
 from meshnode.core.bundle import AGE_S_MAX
 from meshnode.core.errors import RemoteError
@@ -27,6 +30,7 @@ from meshnode.core.frames import (
     Have,
     Held,
     Hello,
+    Next,
     Ping,
     Stored,
     Want,
@@ -35,13 +39,14 @@ from meshnode.core.frames import (
 )
 from meshnode.core.identity import Certificate, DeviceId, JournalId
 from meshnode.core.intervals import NONE, Ranges
-from meshnode.core.ledger import Ledger
+from meshnode.core.ledger import Journal, Ledger
 from meshnode.core.limits import (
     ASKED_AGAIN_MAX,
     ASKED_AGAIN_PER_S,
     CREDIT_BYTES,
     DEAD_AFTER_S,
     HANDSHAKE_S,
+    HOLD_S,
     HUSH_S,
     JOURNALS_PER_FRAME,
     PAYLOAD_SIZE_MAX,
@@ -50,11 +55,14 @@ from meshnode.core.limits import (
     PING_AFTER_S,
     RANGES_MAX,
     SEND_AHEAD_BYTES,
+    SEND_AHEAD_FIRST_BYTES,
+    SEND_AHEAD_S,
     STALL_BYTES,
     STALL_S,
 )
 from meshnode.core.ports import Effect, Send, SendBundle
-from meshnode.core.routing import SendKey, send_key
+from meshnode.core.routing import MessageKey, Order
+from meshnode.core.rows import Entry
 
 #: Range pairs in one frame of several journals; with 18 bytes a pair this stays well below FRAME_SIZE_MAX.
 PAIRS_PER_FRAME = 4 * RANGES_MAX
@@ -62,6 +70,18 @@ PAIRS_PER_FRAME = 4 * RANGES_MAX
 _ON_ITS_WAY_BYTES = SEND_AHEAD_BYTES + 2 * PAYLOAD_SIZE_MAX
 #: Entries of the queue that were taken back are swept out when they are more than the others and this.
 _SWEEP_AFTER = 256
+#: Messages whose place is looked up again before a bundle is sent.
+_RENEWED_MAX = 8
+
+
+@dataclass(slots=True)
+class _Asked:
+    """A message in the queue: where it stands (what else of it is in the queue is out of date), and its bundles in the
+    order of sending, the next one last, or none before that is looked up."""
+
+    key: MessageKey
+    parts: int
+    ready: list[int] = field(default_factory=list)
 
 
 class Contact:
@@ -97,13 +117,21 @@ class Contact:
         self._received_count = 0
         self._credit_told = 0
         # sending
-        self._queue: list[tuple[SendKey, JournalId]] = []
+        self._queue: list[MessageKey] = []
+        #: Messages in the queue, by journal and first number.
+        self._messages: dict[tuple[JournalId, int], _Asked] = {}
         self._queued: dict[JournalId, set[int]] = {}
+        #: What either side said last to send next.
+        self._next_said: Next | None = None
+        self._next_heard: Next | None = None
         self._asked_again = 0.0
         self._asked_again_s = now_s
         self._credit = 0
         self._sent_bytes = 0
         self._in_link_bytes = 0
+        self._ahead_bytes = SEND_AHEAD_FIRST_BYTES
+        self._drained_bytes = 0
+        self._drained_s = now_s
         self._certified: set[DeviceId] = set()
 
     @property
@@ -226,7 +254,7 @@ class Contact:
 
     # --- sending ------------------------------------------------------------------------------------------------
 
-    def note_want(self, want: Want, ledger: Ledger, revoked: frozenset[DeviceId]) -> None:
+    def note_want(self, want: Want, ledger: Ledger, order: Order) -> None:
         """Put what the peer asks for into the queue, and take out what it no longer wants. Raises RemoteError if it
         does the one and the other for ever."""
         self._credit = max(self._credit, want.credit)
@@ -239,17 +267,20 @@ class Contact:
             queued = self._queued.setdefault(row.journal, set())
             asked, dropped = row.ranges & journal.on_offer, row.dropped & journal.held
             queued.difference_update(dropped)
-            before = len(queued)
-            for number in asked:
-                if number not in queued:
-                    queued.add(number)
-                    key = send_key(
-                        journal, number, journal.entries[number], revoked=journal.source in revoked
-                    )
-                    heapq.heappush(self._queue, (key, row.journal))
-            if again := len(dropped) + len(asked) - (len(queued) - before):
+            new = [number for number in asked if number not in queued]
+            queued.update(new)
+            for entry in {entry.first: entry for entry in map(journal.entries.__getitem__, new)}.values():
+                self._enqueue(journal, entry, order)
+            if again := len(dropped) + len(asked) - len(new):
                 self._check_asked_again(again, ledger)
         self._sweep()
+
+    def _enqueue(self, journal: Journal, entry: Entry, order: Order) -> None:
+        key = order.of_message(journal, entry)
+        asked = self._messages.setdefault(key[-2:], _Asked(key, entry.parts))
+        if key <= asked.key:  # it is new, or can become whole only now
+            asked.key = key
+            heapq.heappush(self._queue, key)
 
     def _check_asked_again(self, count: int, ledger: Ledger) -> None:
         """A few bytes can ask for everything, or take it back: not for ever."""
@@ -263,47 +294,119 @@ class Contact:
     def _sweep(self) -> None:
         """A peer that asks and takes back for ever must not make the queue grow."""
         if len(self._queue) > 2 * sum(map(len, self._queued.values())) + _SWEEP_AFTER:
-            self._queue = sorted({item for item in self._queue if item[0][-1] in self._queued[item[1]]})
+            self._messages = {
+                key: asked for key, asked in self._messages.items() if self._is_wanted(*key, asked)
+            }
+            self._queue = [asked.key for asked in self._messages.values()]
+            heapq.heapify(self._queue)
 
-    def note_sent(self, size: int) -> None:
+    def _is_wanted(self, journal: JournalId, first: int, asked: _Asked) -> bool:
+        queued = self._queued[journal]
+        return any(number in queued for number in range(first, first + asked.parts))
+
+    def note_sent(self, size: int, now_s: float) -> None:
         """The link has sent bundles of `size` bytes."""
         self._in_link_bytes -= size
+        self._drained_bytes += size
+        if (passed_s := now_s - self._drained_s) >= SEND_AHEAD_S:
+            ahead_bytes = self._drained_bytes * SEND_AHEAD_S / passed_s
+            self._ahead_bytes = int(min(SEND_AHEAD_BYTES, max(SEND_AHEAD_FIRST_BYTES, ahead_bytes)))
+            self._drained_bytes, self._drained_s = 0, now_s
 
     def note_unsent(self, size: int) -> None:
         """The link could not send a bundle of `size` bytes: the peer never sees it, so it cost no credit."""
         self._in_link_bytes -= size
         self._sent_bytes -= size
 
+    @property
+    def is_trading(self) -> bool:
+        """Whether bundles go both ways."""
+        return bool(self._queue)
+
+    def note_next(self, coming: Next) -> None:
+        """The peer says what it sends next."""
+        self._next_heard = coming
+
+    @property
+    def holds_until_s(self) -> float:
+        """Until then the peer speaks, if it does: it owes bundles, and its next one is better than what is to be sent,
+        or it has not said yet how good it is."""
+        if not self._queue or not self.wanting:
+            return -inf
+        if self._next_heard is not None:
+            theirs, ours = self._next_heard.rank, self._queue[0][0]
+            if theirs is None or (ours, self.dialled) < (theirs, not self.dialled):
+                return -inf
+        return self.wanting_since_s + HOLD_S
+
     def pump(
-        self, ledger: Ledger, certificates: dict[DeviceId, Certificate], now_s: float
+        self, ledger: Ledger, certificates: dict[DeviceId, Certificate], order: Order, now_s: float
     ) -> Iterator[Effect]:
-        """Hand the link the best bundles of the queue, as far as credit and SEND_AHEAD_BYTES go."""
-        while self._queue and self._in_link_bytes < SEND_AHEAD_BYTES:
-            key, journal_id = self._queue[0]
-            number = key[-1]
+        """Hand the link the best bundles of the queue, as far as credit and what it sends soon go."""
+        while (number := self._front(ledger, order)) is not None:
+            if self._in_link_bytes >= self._ahead_bytes or now_s < self.holds_until_s:
+                break
+            journal_id = self._queue[0][-2]
             journal = ledger.journals[journal_id]
-            entry = journal.entries.get(number)
-            queued = self._queued.get(journal_id)
-            if queued is None or number not in queued or entry is None or journal.source is None:
-                heapq.heappop(self._queue)
-                if queued is not None:
-                    queued.discard(number)
-                continue
+            entry = journal.entries[number]
             if self._sent_bytes + entry.size > self._credit:
-                return
-            heapq.heappop(self._queue)
-            queued.discard(number)
-            if number in journal.receipted:
-                continue
+                break
+            self._queued[journal_id].discard(number)
+            assert journal.source is not None
             if self.certificate_due(journal.source):
                 yield self.say(Cert(certificates[journal.source].der), now_s)
             self._sent_bytes += entry.size
             self._in_link_bytes += entry.size
             self._said_s = now_s
-            age_s = min(
-                AGE_S_MAX, max(0, int(now_s - entry.born_s))
-            )  # a liar may have said that it is that old
+            # A liar may have said that it is older than can be said.
+            age_s = min(AGE_S_MAX, max(0, int(now_s - entry.born_s)))
             yield SendBundle(self.number, journal_id, number, entry.size, age_s)
+        if self.wanting or self._next_said:
+            coming = Next(self._queue[0][0] if self._queue else None)
+            if coming != self._next_said:
+                self._next_said = coming
+                yield self.say(coming, now_s)
+
+    def _front(self, ledger: Ledger, order: Order) -> int | None:
+        """Bring the best message to the front of the queue; its next bundle. None: the queue is empty."""
+        renewals = _RENEWED_MAX
+        while self._queue:
+            key = self._queue[0]
+            asked = self._messages.get(key[-2:])
+            if asked is None or asked.key != key:
+                heapq.heappop(self._queue)
+                continue
+            journal = ledger.journals[key[-2]]
+            number = self._next_part(journal, key[-1], asked, order)
+            if number is None:
+                heapq.heappop(self._queue)
+                del self._messages[key[-2:]]
+                continue
+            renewed = order.of_message(journal, journal.entries[number])
+            if renewed <= key or not renewals:
+                return number
+            renewals -= 1
+            asked.key = renewed  # others have come to hold it meanwhile
+            heapq.heapreplace(self._queue, renewed)
+        return None
+
+    def _next_part(self, journal: Journal, first: int, asked: _Asked, order: Order) -> int | None:
+        """The next bundle of a message that is still here and wanted."""
+        queued = self._queued[journal.id]
+        for again in (False, True):
+            if again:
+                wanted = [number for number in range(first, first + asked.parts) if number in queued]
+                asked.ready = order.of_parts(journal, first, wanted)[::-1]
+            while asked.ready:
+                number = asked.ready[-1]
+                entry = journal.entries.get(number)
+                # A source that lies may have made it a part of another message meanwhile.
+                here = entry is not None and entry.first == first and number not in journal.receipted
+                if here and number in queued:
+                    return number
+                asked.ready.pop()
+                queued.discard(number)
+        return None
 
 
 def have_frames(rows: Iterable[Held], *, whole: bool) -> Iterator[Have]:

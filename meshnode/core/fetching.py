@@ -5,9 +5,9 @@ and not asked of another, is asked of it; a contact that has nothing left to giv
 over half of that, so that two holders on one Wi-Fi share the work, and a slow one holds nothing up. What a lost or
 stalled contact owed is asked of the others.
 
-Room is decided before bytes flow: a receiver whose quota is full asks only for what is for itself, or of sources that
-take less than their fair share (`routing`). Of a journal that is not known yet, and so may be of such a source, it
-asks for one bundle to see.
+Room is decided before bytes flow: a receiver whose quota is full asks only for what is for itself, of sources that take
+less than their fair share, or better placed here than what it would give up (`routing`). Of a journal that is not known
+yet, and so may be of such a source, it asks for one bundle to see.
 """
 
 from __future__ import annotations
@@ -16,18 +16,20 @@ from collections.abc import Iterable
 
 from meshnode.core.contact import PAIRS_PER_FRAME, Contact, first_ranges
 from meshnode.core.frames import Wanted
+from meshnode.core.holders import Holders
 from meshnode.core.identity import DeviceId, JournalId
 from meshnode.core.intervals import NONE, Ranges
 from meshnode.core.ledger import Ledger
 from meshnode.core.limits import JOURNALS_PER_FRAME, PAYLOAD_SIZE_MAX, TAKE_OVER_MIN
-from meshnode.core.routing import claim
+from meshnode.core.routing import better_placed, claim, most_copies
 
 
 class Fetching:
     """What is on its way to this node, by whom."""
 
-    def __init__(self, ledger: Ledger) -> None:
+    def __init__(self, ledger: Ledger, holders: Holders) -> None:
         self._ledger = ledger
+        self._holders = holders
         #: Arrived, on the way to the disk.
         self.landing: dict[JournalId, Ranges] = {}
         #: Came, but there was no room; not asked for again until there is.
@@ -99,10 +101,14 @@ class Fetching:
         room_bytes: int,
         own_room_bytes: int,
         now_s: float,
+        *,
+        farther: bool = False,
     ) -> list[Wanted]:
         """What to ask of this contact that is asked of nobody yet. `room_bytes`: for others' bundles;
-        `own_room_bytes`: for bundles that end here."""
+        `own_room_bytes`: for bundles that end here; `farther`: the peer is farther from an office than this node."""
         rows: list[Wanted] = []
+        is_full = room_bytes < PAYLOAD_SIZE_MAX
+        most = most_copies(self._ledger, self._holders) if is_full else 0
         pairs = 0
         known = set(certified)
         for journal_id, offered in contact.offers.items():
@@ -111,11 +117,19 @@ class Fetching:
             if journal_id in contact.ends and not self._ends_here_too(journal_id):
                 continue  # it waits there for the rest of its message, and is of no use anywhere else
             if lacking := self._unasked(contact, journal_id, offered):
-                lacking = first_ranges(self._fitting(journal_id, lacking, room_bytes, own_room_bytes))
+                fitting = self._fitting(journal_id, lacking, room_bytes, own_room_bytes)
+                if is_full and not fitting and self._is_foreign(journal_id):
+                    fitting = better_placed(self._holders, journal_id, lacking, most, farther=farther)
+                lacking = first_ranges(fitting)
             if lacking:
                 pairs += len(lacking.pairs)
                 rows.append(self._assign(contact, journal_id, lacking, known, now_s))
         return rows
+
+    def _is_foreign(self, journal_id: JournalId) -> bool:
+        """Whether a journal is known to be carried for others."""
+        known = self._ledger.journals.get(journal_id)
+        return known is not None and known.source is not None and self._ledger.is_foreign(known)
 
     def _ends_here_too(self, journal_id: JournalId) -> bool:
         """Whether a journal that ends at the peer ends here as well: both are nodes of one office."""

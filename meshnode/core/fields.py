@@ -1,13 +1,14 @@
 """Strict reading of msgpack: right type, right length, right range, nothing trailing.
 
 All that comes from outside is an array of scalars, byte strings and lists. `unpack` reads the array, `Reader` takes
-its items one after another and names the one that is wrong. Maps, extension types and floats do not occur, so they
+its items one after another and names the one that is wrong. Maps and extension types do not occur, so they
 are refused. A `RemoteError` says `<what>.<field> <problem>`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from math import inf
 from typing import Any, TypeVar
 
 import msgpack
@@ -70,6 +71,13 @@ class Reader:
             raise RemoteError(name, "is not a whole number")
         if not least <= item <= most:
             raise RemoteError(name, f"is {item}, not from {least} to {most}")
+        return item
+
+    def real(self, field: str) -> float:
+        """A finite number that is not negative."""
+        item, name = self._next(field)
+        if type(item) is not float or not 0 <= item < inf:
+            raise RemoteError(name, "is not a finite number from 0 on")
         return item
 
     def octets(self, field: str, least: int, most: int | None = None) -> bytes:

@@ -3,7 +3,8 @@
 A frame is a 4-byte big-endian length and a msgpack array whose first item is its kind. `encode` writes one,
 `FrameReader` cuts a stream of bytes into them, whatever pieces it comes in; anything else is a `RemoteError`.
 
-    HELLO    [1, version_min, version_max, name, roles, port, fleet version, wall_ms, uplink, free_bytes]
+    HELLO    [1, version_min, version_max, name, roles, port, fleet version, wall_ms, uplink, free_bytes,
+              away_s]
     FLEET    [2, body, signature]
     HAVE     [3, whole, [[journal, ranges, serial, ends], ...]]   whole: the last of a complete list
     RECEIPT  [4, body, signature]
@@ -14,12 +15,15 @@ A frame is a 4-byte big-endian length and a msgpack array whose first item is it
     PING     [9]        PONG [10]
     BYE      [11, reason]
     FINISHED [12, [digest of all] or [digest of bucket 0, ... of bucket 255]]
+    HEARD    [13, [[device, away_s, [[journal, ranges], ...]], ...]]
+    NEXT     [14, class, worth]      class 0 to 7, 0 is best; 8: nothing
 
 HELLO comes first and may come again when what it says has changed. HAVE replaces what was said before of each journal
 that it names; STORED adds to it. What `ends` at a node is not to be asked of it, since nobody else has a use for it.
 Each number in a WANT is one request, answered by one BUNDLE unless it is taken back first. `credit` counts the bundle
 payload bytes that may have been sent since the contact began. FINISHED sums up the journals that neither side has
-listed in HAVE, see `ledger`.
+listed in HAVE, see `ledger`. HEARD is hearsay: what other devices have said to hold, see `holders`. NEXT tells how good
+the bundle is that comes next, where bundles go both ways, see `routing`.
 """
 
 from __future__ import annotations
@@ -31,9 +35,10 @@ from typing import Any, Final
 from meshnode.core.bundle import AGE_S_MAX, MILLISECONDS_MAX, Bundle, read_bundle
 from meshnode.core.errors import RemoteError
 from meshnode.core.fields import Reader, pack, unpack
-from meshnode.core.identity import ID_SIZE, ROLES, SIGNATURE_SIZE, JournalId
+from meshnode.core.identity import ID_SIZE, ROLES, SIGNATURE_SIZE, DeviceId, JournalId
 from meshnode.core.intervals import Ranges, ranges_from_wire
 from meshnode.core.limits import (
+    AWAY_S_MAX,
     CERTIFICATE_SIZE_MAX,
     DOCUMENT_SIZE_MAX,
     FRAME_SIZE_MAX,
@@ -51,10 +56,14 @@ BUCKETS: Final = 256
 _LENGTH_SIZE: Final = 4
 _BYTES_MAX: Final = 2**63 - 1
 
+#: How good a message is: class and -worth (`routing`). Of two the smaller goes first.
+Rank = tuple[int, float]
+_NOTHING: Final[Rank] = (8, -0.0)
+
 
 @dataclass(frozen=True, slots=True)
 class Hello:
-    """Who I am and how I am."""
+    """Who I am and how I am. `away_s`: how long what I carry takes to an office, as far as I know (`encounters`)."""
 
     name: str
     roles: tuple[str, ...]
@@ -63,6 +72,7 @@ class Hello:
     wall_ms: int
     uplink: bool
     free_bytes: int
+    away_s: int = AWAY_S_MAX
     version_min: int = PROTOCOL
     version_max: int = PROTOCOL
 
@@ -167,8 +177,45 @@ class Finished:
     buckets: tuple[bytes, ...]
 
 
+@dataclass(frozen=True, slots=True)
+class Elsewhere:
+    """Of one device: its delay to an office, and what it holds of some journals."""
+
+    device: DeviceId
+    away_s: int
+    journals: tuple[tuple[JournalId, Ranges], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Heard:
+    """What other devices have said of themselves, to me or to those who told me."""
+
+    devices: tuple[Elsewhere, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Next:
+    """How good the next bundle is that I send you: its class, of which the smallest is best, and its worth; None if I
+    have nothing for you now."""
+
+    rank: Rank | None
+
+
 Frame = (
-    Hello | Fleet | Have | ReceiptFrame | Cert | Want | BundleFrame | Stored | Ping | Pong | Bye | Finished
+    Hello
+    | Fleet
+    | Have
+    | ReceiptFrame
+    | Cert
+    | Want
+    | BundleFrame
+    | Stored
+    | Ping
+    | Pong
+    | Bye
+    | Finished
+    | Heard
+    | Next
 )
 
 
@@ -193,6 +240,7 @@ def encode(frame: Frame) -> bytes:
                     frame.wall_ms,
                     frame.uplink,
                     frame.free_bytes,
+                    frame.away_s,
                 ]
             )
         case Fleet():
@@ -226,6 +274,15 @@ def encode(frame: Frame) -> bytes:
             return _frame([11, frame.reason])
         case Finished():
             return _frame([12, list(frame.buckets)])
+        case Heard():
+            return _frame([13, [_elsewhere_items(each) for each in frame.devices]])
+        case Next():
+            rank = frame.rank or _NOTHING
+            return _frame([14, rank[0], -rank[1]])
+
+
+def _elsewhere_items(each: Elsewhere) -> list[object]:
+    return [each.device, each.away_s, [[journal, ranges.to_wire()] for journal, ranges in each.journals]]
 
 
 def encode_bundle(age_s: int, header: bytes, signature: bytes, payload: bytes) -> bytes:
@@ -250,6 +307,7 @@ def _hello(reader: Reader) -> Hello:
         wall_ms=reader.whole("wall_ms", 0, MILLISECONDS_MAX),
         uplink=reader.flag("uplink"),
         free_bytes=reader.whole("free_bytes", 0, _BYTES_MAX),
+        away_s=reader.whole("away_s", 0, AWAY_S_MAX),
         version_min=version_min,
         version_max=version_max,
     )
@@ -318,9 +376,28 @@ def _finished(reader: Reader) -> Finished:
     return Finished(tuple(buckets))
 
 
+def _elsewhere(reader: Reader) -> Elsewhere:
+    def row(item: Reader) -> tuple[JournalId, Ranges]:
+        return JournalId(item.octets("journal", ID_SIZE)), ranges_from_wire(*item.raw("ranges"))
+
+    return Elsewhere(
+        DeviceId(reader.octets("device", ID_SIZE)),
+        reader.whole("away_s", 0, AWAY_S_MAX),
+        tuple(reader.each("journals", JOURNALS_PER_FRAME, 2, row)),
+    )
+
+
+def _next(reader: Reader) -> Next:
+    number = reader.whole("class", 0, _NOTHING[0])
+    worth = reader.real("worth")
+    if number == _NOTHING[0] and worth:
+        raise RemoteError("NEXT.worth", "is not 0 though nothing comes")
+    return Next(None if number == _NOTHING[0] else (number, -worth))
+
+
 #: kind: (name, items with the kind, how to read the rest)
 _KINDS: Final[dict[int, tuple[str, int, Callable[[Reader], Frame]]]] = {
-    1: ("HELLO", 10, _hello),
+    1: ("HELLO", 11, _hello),
     2: ("FLEET", 3, lambda r: Fleet(*_signed(r, DOCUMENT_SIZE_MAX))),
     3: ("HAVE", 3, _have),
     4: ("RECEIPT", 3, lambda r: ReceiptFrame(*_signed(r, FRAME_SIZE_MAX))),
@@ -332,6 +409,8 @@ _KINDS: Final[dict[int, tuple[str, int, Callable[[Reader], Frame]]]] = {
     10: ("PONG", 1, lambda _: Pong()),
     11: ("BYE", 2, lambda r: Bye(r.text("reason", 200))),
     12: ("FINISHED", 2, _finished),
+    13: ("HEARD", 2, lambda r: Heard(tuple(r.each("devices", JOURNALS_PER_FRAME, 3, _elsewhere)))),
+    14: ("NEXT", 3, _next),
 }
 
 

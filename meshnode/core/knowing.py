@@ -16,11 +16,18 @@ from meshnode.core.contact import Contact, first_ranges, have_frames
 from meshnode.core.dialing import OFFICE
 from meshnode.core.errors import RemoteError
 from meshnode.core.fleet import FleetDocument
-from meshnode.core.frames import Cert, Finished, Fleet, Have, Held, ReceiptFrame, Stored
+from meshnode.core.frames import Cert, Elsewhere, Finished, Fleet, Have, Heard, Held, ReceiptFrame, Stored
 from meshnode.core.identity import Certificate, DeviceId, EndpointId, JournalId, PublicKey
 from meshnode.core.intervals import NONE, Ranges
 from meshnode.core.ledger import Journal, digest_bytes, digest_total
-from meshnode.core.limits import DEVICE_JOURNALS_MAX, DEVICE_RANGES_MAX, PEER_JOURNALS_MAX, RANGES_MAX
+from meshnode.core.limits import (
+    DEVICE_JOURNALS_MAX,
+    DEVICE_RANGES_MAX,
+    HEARD_MAX,
+    HEARD_RANGES_MAX,
+    PEER_JOURNALS_MAX,
+    RANGES_MAX,
+)
 from meshnode.core.ports import Adopt
 from meshnode.core.receipt import Origin, Receipt, issue_receipt, next_serial
 from meshnode.core.rows import DropBundles, PutCertificate, PutReceipt, Row
@@ -75,6 +82,7 @@ class Knowing:
                 contact.serials.pop(held.journal, None)
             state.fetching.withdraw(contact, held.journal)
             state.custody.note(held.journal, contact.device, held.ranges)
+            self._see(contact, held.journal)
             journal = state.ledger.journals.get(held.journal)
             if not contact.whole:
                 contact.listed.add(held.journal)
@@ -88,6 +96,10 @@ class Knowing:
         if frame.whole and not contact.whole:
             contact.whole = True
             state.custody.whole(contact.device, contact.offers)
+            state.holders.see_whole(contact.device, contact.offers)
+            if state.is_full:
+                state.room_grew()  # what is less widely copied may be here now
+            self._tell_heard(contact)
             for journal_id in sorted(contact.listed):
                 self.push_receipt(contact, journal_id)
             total = digest_total(state.ledger.digest_buckets(contact.listed))
@@ -116,7 +128,51 @@ class Knowing:
         for journal_id, ranges, ends in frame.journals:
             contact.note_stored(journal_id, ranges, ends=ends)
             state.custody.note(journal_id, contact.device, contact.offers.get(journal_id, NONE))
+            self._see(contact, journal_id)
         state.to_ask.add(contact.number)
+
+    def _see(self, contact: Contact, journal_id: JournalId) -> None:
+        """The peer holds just what it offers of a journal."""
+        ranges = contact.offers.get(journal_id, NONE)
+        # Where it ends is believed of those alone who could be that.
+        ends = journal_id in contact.ends and contact.peer.role == "office"
+        holders = self._state.holders
+        before = holders.arrived(journal_id)
+        holders.see(journal_id, contact.device, ranges, ends=ends)
+        if holders.arrived(journal_id) != before and self._state.is_full:
+            self._state.room_grew()  # it can be given up for something else
+
+    def _tell_heard(self, contact: Contact) -> None:
+        """Tell a peer where else the bundles are that we have on offer: those few that are nearer to an office than we
+        are, and so take away what the peer's copy would gain."""
+        state = self._state
+        devices: dict[DeviceId, list[tuple[JournalId, Ranges]]] = {}
+        for journal in state.ledger.journals.values():
+            if on_offer := journal.on_offer:
+                for device, ranges in state.holders.nearest(journal.id, on_offer, state.away_s):
+                    if device != contact.device:
+                        devices.setdefault(device, []).append((journal.id, ranges))
+        left = HEARD_MAX
+        rows: list[Elsewhere] = []
+        for away_s, device in sorted((state.encounters.told_s(device), device) for device in devices):
+            journals = tuple(row for row in devices[device][:left] if len(row[1].pairs) <= HEARD_RANGES_MAX)
+            left -= len(journals)
+            if journals:
+                rows.append(Elsewhere(device, int(away_s), journals))
+        if rows:
+            state.say(contact, Heard(tuple(rows)))
+
+    def heard(self, contact: Contact, frame: Heard) -> None:
+        """The peer tells of others. What it says of devices that are not known here is nothing to go by, since it might
+        invent them; and nobody needs to be told of itself."""
+        state = self._state
+        for told in frame.devices:
+            if told.device == state.identity.device or told.device not in state.certificates:
+                continue
+            state.encounters.heard(told.device, told.away_s)
+            for journal_id, ranges in told.journals:
+                if journal_id in state.ledger.journals or journal_id in contact.offers:
+                    state.holders.hear(journal_id, told.device, ranges)
 
     def certificate(self, certificate: Certificate) -> None:
         """Remember a source's certificate; it is kept with the first of its bundles."""

@@ -51,7 +51,10 @@ class Landings:
             )  # which counts as credit
         contact.arrived(journal_id, number, size, state.now.s)
         state.fetching.arrived(journal_id, number)
-        match self.land(contact.number, frame, rows, landings):
+        if contact.is_trading:
+            state.to_pump.add(contact.number)
+        farther = state.is_farther(contact)
+        match self.land(contact.number, frame, rows, landings, farther=farther):
             case Fate.TAKEN:
                 return
             case Fate.USELESS:
@@ -64,10 +67,16 @@ class Landings:
         self.settled(contact, size)
 
     def land(
-        self, contact: ContactNumber, frame: BundleFrame, rows: list[Row], landings: list[Landing]
+        self,
+        contact: ContactNumber,
+        frame: BundleFrame,
+        rows: list[Row],
+        landings: list[Landing],
+        *,
+        farther: bool = False,
     ) -> Fate:
-        """Check a bundle, and if it is taken add to `rows` and `landings` as `bundle` does. Raises RemoteError: from an
-        unknown source, falsely signed, or altered."""
+        """Check a bundle, and if it is taken add to `rows` and `landings` as `bundle` does. `farther`: who brings it is
+        farther from an office than this node. Raises RemoteError: of an unknown source, falsely signed, or altered."""
         state = self._state
         header = frame.bundle.header
         journal_id, number, size = header.journal, header.number, header.payload_size
@@ -85,7 +94,7 @@ class Landings:
             return Fate.KNOWN
         if state.ledger.is_foreign(journal) and frame.age_s > header.lifetime_s:
             return Fate.USELESS
-        if not self._make_room(journal, size, rows):
+        if not self._make_room(journal, number, size, rows, farther=farther):
             if journal_id not in state.fetching.landing:
                 state.ledger.close(journal)
             return Fate.NO_ROOM
@@ -128,7 +137,7 @@ class Landings:
         contact.settled_bytes += size
         self._state.to_ask.add(contact.number)
 
-    def _make_room(self, journal: Journal, size: int, rows: list[Row]) -> bool:
+    def _make_room(self, journal: Journal, number: int, size: int, rows: list[Row], *, farther: bool) -> bool:
         """Whether there is room for a bundle, after discarding what it may displace."""
         state = self._state
         if not state.ledger.is_foreign(journal):
@@ -137,9 +146,12 @@ class Landings:
         room = state.foreign_room_bytes
         if room >= size:
             return True
-        if routing.claim(state.ledger, journal.source, room) < size:
-            return False
-        for victim, ranges in list(routing.to_displace(state.ledger, size - room)):
+        if routing.claim(state.ledger, journal.source, room) >= size:
+            copies_min = 0
+        else:
+            copies = routing.copies_of(state.holders, journal.id, number)
+            copies_min = copies + 1 if farther else routing.ARRIVED
+        for victim, ranges in routing.to_displace(state.ledger, state.holders, size - room, copies_min):
             self.discard(victim, ranges, rows)
         return state.foreign_room_bytes >= size
 

@@ -61,7 +61,10 @@ ITEMS_MAX: Final = 32 * KIB
 #: Bundle bytes that a receiver lets be on their way to it. At 100 Mbit/s and 100 ms this keeps the link full, and is
 #: what a contact holds in memory at most, twice: once on its way, once on the way to the disk.
 CREDIT_BYTES: Final = 8 * MIB
-#: Bundle bytes handed to a link ahead of what it has sent. Small, so that what is urgent overtakes on a slow link.
+#: Bundle bytes handed to a link ahead of what it has sent: what it sends in so long, from the first to the last of
+#: these. Little, so that what is urgent overtakes on a slow link; enough to keep a fast one full.
+SEND_AHEAD_S: Final = 0.1
+SEND_AHEAD_FIRST_BYTES: Final = 8 * KIB
 SEND_AHEAD_BYTES: Final = 1 * MIB
 
 #: Silence after which a PING is sent, and after which the contact counts as lost.
@@ -72,6 +75,18 @@ HANDSHAKE_S: Final = 10.0
 #: Two contacts between one pair that open within this time came from both sides dialling at once; later, the new one
 #: means that the peer has lost the old one.
 DUPLICATE_WINDOW_S: Final = 3.0
+
+#: The longest delay to an office that a node can tell, and what it tells while it does not know: half a year, the
+#: lifetime of a bundle.
+AWAY_S_MAX: Final = 180 * 24 * 3600
+#: Rows of hearsay in one contact: journals and devices that hold some of them. Some 30 bytes each, and they fit into
+#: one frame.
+HEARD_MAX: Final = 1024
+#: Ranges in each row.
+HEARD_RANGES_MAX: Final = 16
+
+#: A node whose bundles gain less than those that come waits for the peer, but no longer than this for some of them.
+HOLD_S: Final = 5.0
 
 # --- dialling ---------------------------------------------------------------------------------------------------
 

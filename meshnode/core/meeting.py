@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 from meshnode.core.contact import Contact
 from meshnode.core.errors import RemoteError
 from meshnode.core.frames import PROTOCOL, Bye, Hello
 from meshnode.core.identity import DeviceId
 from meshnode.core.limits import CONTACTS_MAX, DUPLICATE_WINDOW_S, SHUN_S
 from meshnode.core.ports import Close, Opened
-from meshnode.core.rows import PutAddress
+from meshnode.core.rows import PutAddress, Row
 from meshnode.core.state import State
 
 
@@ -71,12 +73,15 @@ class Meeting:
             raise RemoteError("HELLO.version", f"does not include {PROTOCOL}")
         first = contact.hello is None
         contact.hello = hello
+        rows: list[Row] = [self._state.encounters.met(contact.device, hello.away_s, self._state.now.s)]
         if first:
-            self._remember(contact, hello)
+            rows.extend(self._remember(contact, hello))
+            self._state.write(tuple(rows))
             self.check_uplink()
         return first
 
-    def _remember(self, contact: Contact, hello: Hello) -> None:
+    def _remember(self, contact: Contact, hello: Hello) -> Iterator[Row]:
+        """Where a peer was met."""
         state = self._state
         address = contact.address
         if not address:
@@ -88,7 +93,7 @@ class Meeting:
         else:
             return
         state.dialing.remember(address, contact.device, state.now.s)
-        state.write((PutAddress(address, contact.device, state.now.s),))
+        yield PutAddress(address, contact.device, state.now.s)
 
     def _hello(self) -> Hello:
         state = self._state
@@ -100,6 +105,7 @@ class Meeting:
             wall_ms=max(0, state.now.wall_ms),
             uplink=state.uplink,
             free_bytes=max(0, state.foreign_room_bytes),
+            away_s=int(state.away_s),
         )
 
     def check_uplink(self) -> None:
@@ -126,6 +132,8 @@ class Meeting:
         contact = state.contacts.pop(number, None)
         if contact is None:
             return
+        if contact.hello is not None:
+            state.encounters.parted(contact.device, state.now.s)
         state.fetching.release(contact)
         state.ask_all()
         if contact.dialled:
@@ -156,3 +164,4 @@ class Meeting:
                 state.effects.append(contact.ping(state.now.s))
             elif contact.wanting and state.now.s >= contact.stalls_s:
                 state.ask_all()
+            state.to_pump.add(contact.number)

@@ -36,7 +36,9 @@ from meshnode.core.frames import (
     Fleet,
     Frame,
     Have,
+    Heard,
     Hello,
+    Next,
     Ping,
     Pong,
     ReceiptFrame,
@@ -147,6 +149,8 @@ class Node:
             at_s = min(at_s, soon_s)
         for contact in state.contacts.values():
             at_s = min(at_s, contact.next_look_s())
+            if contact.holds_until_s > state.now.s:
+                at_s = min(at_s, contact.holds_until_s)
             if contact.wanting:
                 at_s = min(at_s, max(soon_s, contact.stalls_s))
         return at_s
@@ -210,7 +214,8 @@ class Node:
         state.to_ask.clear()
         for number in sorted(state.to_pump):
             if contact := state.contacts.get(number):
-                state.effects.extend(contact.pump(state.ledger, state.certificates, state.now.s))
+                order = state.order(contact)
+                state.effects.extend(contact.pump(state.ledger, state.certificates, order, state.now.s))
         state.to_pump.clear()
 
     def _ask(self, contact: Contact) -> None:
@@ -219,7 +224,14 @@ class Node:
         if contact.hello is None or state.now.s < state.rests_until_s:
             return
         now_s, room = state.now.s, state.room_bytes
-        rows = state.fetching.ask(contact, state.certificates, state.foreign_room_bytes, room, now_s)
+        rows = state.fetching.ask(
+            contact,
+            state.certificates,
+            state.foreign_room_bytes,
+            room,
+            now_s,
+            farther=state.is_farther(contact),
+        )
         if not rows and not contact.wanting:
             others = [other for other in state.contacts.values() if other.wanting]
             if taken := state.fetching.take_over(contact, others, state.certificates, now_s):
@@ -250,7 +262,7 @@ class Node:
         if rows:
             self.state.write(tuple(rows), Pending(landings))
 
-    def _frame(self, contact: Contact, frame: Frame) -> None:
+    def _frame(self, contact: Contact, frame: Frame) -> None:  # noqa: C901 - one case a frame, and mypy sees all
         state = self.state
         authority = state.identity.authority
         match frame:
@@ -267,7 +279,7 @@ class Node:
             case Cert():
                 self._knowing.certificate(read_certificate(frame.der, authority))
             case Want():
-                contact.note_want(frame, state.ledger, state.document.revoked)
+                contact.note_want(frame, state.ledger, state.order(contact))
                 state.to_pump.add(contact.number)
             case Stored():
                 self._knowing.stored(contact, frame)
@@ -280,6 +292,11 @@ class Node:
                 self._meeting.lost(contact.number, f"the peer said {frame.reason!r}")
             case Finished():
                 self._knowing.finished(contact, frame)
+            case Next():
+                contact.note_next(frame)
+                state.to_pump.add(contact.number)
+            case Heard():
+                self._knowing.heard(contact, frame)
             case BundleFrame():
                 raise AssertionError("bundles are taken in _received, where their writes are gathered")
             case _:
@@ -287,7 +304,7 @@ class Node:
 
     def _sent(self, event: Sent) -> None:
         if contact := self.state.contacts.get(event.contact):
-            contact.note_sent(event.size)
+            contact.note_sent(event.size, self.state.now.s)
             self.state.to_pump.add(event.contact)
 
     # --- the store ----------------------------------------------------------------------------------------------
@@ -370,8 +387,11 @@ class Node:
             self._keep_house()
 
     def _keep_house(self) -> None:
-        """Discard what has expired, and let go of own bundles that were delivered long ago."""
+        """Discard what has expired, let go of own bundles delivered long ago, forget who holds what is not here
+        any more."""
         state = self.state
+        offered = {journal for contact in state.contacts.values() for journal in contact.offers}
+        state.holders.keep(offered | {held.journal for held in state.ledger.offers()})
         rows: list[Row] = []
         for journal, ranges in list(state.ledger.expired(state.now.s)):
             self._landing.discard(journal, ranges, rows)

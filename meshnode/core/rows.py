@@ -92,6 +92,18 @@ class PutAddress:
 
 
 @dataclass(frozen=True, slots=True)
+class PutEncounter:
+    """Remember how often a device is met: `meetings` since `since_s`, the last one at `last_s`, and the delay to an
+    office that it told then (`encounters`)."""
+
+    peer: DeviceId
+    since_s: float
+    meetings: float
+    last_s: float
+    told_s: float
+
+
+@dataclass(frozen=True, slots=True)
 class PutClock:
     """Remember how late it is, as every commit does, though there is nothing else to write: what is carried by a node
     that writes nothing for hours has aged by these hours when it starts again."""
@@ -106,6 +118,7 @@ Row = (
     | PutMessage
     | PutCustody
     | PutAddress
+    | PutEncounter
     | PutClock
 )
 
@@ -158,6 +171,7 @@ class Snapshot:
     messages: list[PutMessage] = field(default_factory=list)
     custody: list[PutCustody] = field(default_factory=list)
     addresses: list[PutAddress] = field(default_factory=list)
+    encounters: list[PutEncounter] = field(default_factory=list)
     damaged: dict[str, int] = field(default_factory=dict)
 
 

@@ -13,10 +13,12 @@ from dataclasses import dataclass, field
 from meshnode.core.contact import Contact
 from meshnode.core.custody import Custody
 from meshnode.core.dialing import Dialing
+from meshnode.core.encounters import LEAST_S, Encounters, is_there
 from meshnode.core.errors import MeshnodeError, RemoteError
 from meshnode.core.fetching import Fetching
 from meshnode.core.fleet import FleetDocument
 from meshnode.core.frames import Frame
+from meshnode.core.holders import Holders
 from meshnode.core.identity import (
     Certificate,
     DeviceId,
@@ -28,8 +30,10 @@ from meshnode.core.identity import (
 )
 from meshnode.core.intervals import NONE, Ranges
 from meshnode.core.ledger import Journal, Ledger
+from meshnode.core.limits import PAYLOAD_SIZE_MAX
 from meshnode.core.ports import Effect, Instant, Log, Token, Write
 from meshnode.core.receipt import Receipt
+from meshnode.core.routing import Order, Worth, gain
 from meshnode.core.rows import DropBundles, Entry, PutBundle, Row, Snapshot
 from meshnode.core.sealing import SealingPublicKey
 from meshnode.core.submitting import SealerFor, office_sealer
@@ -88,6 +92,7 @@ class Settings:
     sealing_key: SealingPublicKey | None = None
     sealer_for: SealerFor = office_sealer
     stand_ins: bool = False
+    worth: Worth = gain
 
 
 @dataclass(slots=True)
@@ -126,8 +131,11 @@ class State:
         self.certificates = self._read_certificates(snapshot)
         self.ledger = Ledger.restore(identity.device, frozenset(self.endpoints), snapshot, settings.epoch)
         self.custody = Custody(self.ledger, snapshot)
-        self.fetching = Fetching(self.ledger)
         self.dialing = Dialing(identity.device)
+        at_office = is_there(identity.certificate) or identity.office is not None
+        self.encounters = Encounters(snapshot.encounters, now.s, at_office=at_office)
+        self.holders = Holders(self.encounters.told_s)
+        self.fetching = Fetching(self.ledger, self.holders)
         self.contacts: dict[int, Contact] = {}
         #: Those that no store has yet: each is written with the first bundle that needs it.
         self.unsaved_certificates: set[DeviceId] = set()
@@ -227,6 +235,35 @@ class State:
         return [contact for contact in self.contacts.values() if contact.hello is not None]
 
     @property
+    def away_s(self) -> float:
+        """This node's own delay to an office."""
+        return self.encounters.away_s(self.now.s)
+
+    def away_of(self, contact: Contact) -> float:
+        """The delay of a peer: what it told, but none with an office, a gateway, or an uplink."""
+        there = is_there(contact.peer) or (contact.hello is not None and contact.hello.uplink)
+        return 0.0 if there else max(LEAST_S, self.encounters.told_s(contact.device))
+
+    def is_farther(self, contact: Contact) -> bool:
+        """Whether a peer is farther from an office than this node."""
+        return self.away_s < self.away_of(contact)
+
+    def order(self, contact: Contact) -> Order:
+        """The order of sending to a peer, as things are now."""
+        return Order(
+            peer=contact.device,
+            devices=self.certificates,
+            peer_away_s=self.away_of(contact),
+            own_away_s=self.away_s,
+            offers=contact.offers,
+            holders=self.holders,
+            told_s=self.encounters.told_s,
+            revoked=self.document.revoked,
+            now_s=self.now.s,
+            worth=self.settings.worth,
+        )
+
+    @property
     def room_bytes(self) -> int:
         """Bytes above the floor."""
         return self.free_bytes - self.floor_bytes
@@ -236,6 +273,11 @@ class State:
         """Bytes of others' bundles that may still come: by the quota and by the floor."""
         carried_bytes = self.ledger.foreign_size + self.landing_bytes
         return min(self.settings.foreign_quota_bytes - carried_bytes, self.room_bytes)
+
+    @property
+    def is_full(self) -> bool:
+        """Whether others' bundles come only in place of others."""
+        return self.foreign_room_bytes < PAYLOAD_SIZE_MAX
 
     def rest(self, seconds: float) -> None:
         """Ask for nothing for a while."""

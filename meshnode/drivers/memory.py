@@ -20,6 +20,7 @@ from meshnode.core.rows import (
     PutCertificate,
     PutClock,
     PutCustody,
+    PutEncounter,
     PutMessage,
     PutOpening,
     PutReceipt,
@@ -43,6 +44,7 @@ class MemoryStore:
         self._messages: dict[tuple[JournalId, int], PutMessage] = {}
         self._custody: dict[tuple[JournalId, DeviceId], PutCustody] = {}
         self._addresses: dict[str, PutAddress] = {}
+        self._encounters: dict[DeviceId, PutEncounter] = {}
 
     def load(self) -> Snapshot:
         """Everything but payloads."""
@@ -55,6 +57,7 @@ class MemoryStore:
             messages=list(self._messages.values()),
             custody=[row for _, row in sorted(self._custody.items())],
             addresses=[row for _, row in sorted(self._addresses.items())],
+            encounters=[row for _, row in sorted(self._encounters.items())],
         )
 
     def read(self, journal: JournalId, number: int) -> StoredBundle | None:
@@ -93,6 +96,7 @@ class MemoryStore:
         other._messages = dict(self._messages)
         other._custody = dict(self._custody)
         other._addresses = dict(self._addresses)
+        other._encounters = dict(self._encounters)
         return other
 
     def close(self) -> None:
@@ -127,6 +131,8 @@ class MemoryStore:
                     self._custody[journal, peer] = row
             case PutAddress():
                 self._addresses[row.address] = row
+            case PutEncounter():
+                self._encounters[row.peer] = row
             case PutClock():
                 pass  # every commit does
 

@@ -12,7 +12,9 @@ from meshnode.core.frames import (
     Frame,
     FrameReader,
     Have,
+    Heard,
     Hello,
+    Next,
     ReceiptFrame,
     Stored,
     Want,
@@ -108,6 +110,11 @@ def frame_text(frame: Frame) -> str:
             return f"RECEIPT {short(receipt.journal)} {receipt.ranges} /{receipt.serial >> 32}"
         case Finished():
             return f"FINISHED {len(frame.buckets)}"
+        case Next():
+            return f"NEXT {frame.rank[0]} {-frame.rank[1]:.3g}" if frame.rank else "NEXT nothing"
+        case Heard():
+            rows = "; ".join(f"{short(e.device)} {e.away_s} s: {_rows(e.journals)}" for e in frame.devices)
+            return f"HEARD {rows}"
         case Bye():
             return f"BYE {frame.reason}"
         case Cert():

@@ -1,8 +1,11 @@
-"""One contact: who is alive, what may be on its way, and in which order things are sent."""
+"""One contact: who is alive, what may be on its way, in which order things are sent, and who waits for whom."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections import deque
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+from itertools import pairwise
 
 import pytest
 from hypothesis import given, settings
@@ -18,20 +21,26 @@ from meshnode.core.frames import (
     Have,
     Held,
     Hello,
+    Next,
     Ping,
     Pong,
     Want,
     Wanted,
     encode,
 )
+from meshnode.core.holders import Holders
 from meshnode.core.identity import DeviceId, JournalId
 from meshnode.core.intervals import NONE, Ranges
 from meshnode.core.ledger import Journal, Ledger
 from meshnode.core.limits import (
+    ASKED_AGAIN_MAX,
+    ASKED_AGAIN_PER_S,
+    AWAY_S_MAX,
     CREDIT_BYTES,
     DEAD_AFTER_S,
     FRAME_SIZE_MAX,
     HANDSHAKE_S,
+    HOLD_S,
     JOURNALS_PER_FRAME,
     KIB,
     NUMBER_MAX,
@@ -41,10 +50,13 @@ from meshnode.core.limits import (
     PING_AFTER_S,
     RANGES_MAX,
     SEND_AHEAD_BYTES,
+    SEND_AHEAD_FIRST_BYTES,
+    SEND_AHEAD_S,
     STALL_BYTES,
 )
 from meshnode.core.ports import Effect, Send, SendBundle
 from meshnode.core.receipt import Receipt
+from meshnode.core.routing import Candidate, Order
 from meshnode.core.rows import Entry
 from tests.core.fleets import Fleet
 
@@ -267,28 +279,54 @@ def carrying(*messages: tuple[int, int, int], source: DeviceId = SOURCE) -> tupl
     return ledger, journal
 
 
+def order_to(
+    peer_away_s: float = 0.0, told_s: Mapping[DeviceId, float] | None = None, holders: Holders | None = None
+) -> Order:
+    """The order of sending to a peer at this distance from an office, 0: there. `told_s`: that of others."""
+    told = told_s or {}
+
+    def away_s(device: DeviceId) -> float:
+        return told.get(device, AWAY_S_MAX)
+
+    return Order(
+        peer=FLEET.device("wati"),
+        devices=CERTIFICATES,
+        peer_away_s=peer_away_s,
+        own_away_s=AWAY_S_MAX,
+        offers={},
+        holders=holders or Holders(away_s),
+        told_s=away_s,
+        revoked=(),
+        now_s=0.0,
+    )
+
+
+#: To an office: the smallest first.
+ORDER = order_to()
+
+
 def ask(
     peer: Contact, ledger: Ledger, numbers: Iterable[int], credit: int = CREDIT_BYTES, *, known: bool = True
 ) -> None:
     """The peer wants these of the only journal."""
     (journal_id,) = ledger.journals
     want = Want(credit, (Wanted(journal_id, Ranges.of(numbers), NONE, known),))
-    peer.note_want(want, ledger, frozenset())
+    peer.note_want(want, ledger, ORDER)
 
 
-def pump(peer: Contact, ledger: Ledger, now_s: float = 0.0) -> list[int]:
+def pump(peer: Contact, ledger: Ledger, now_s: float = 0.0, order: Order = ORDER) -> list[int]:
     """The numbers that are handed to the link now."""
-    effects = list(peer.pump(ledger, CERTIFICATES, now_s))
+    effects = list(peer.pump(ledger, CERTIFICATES, order, now_s))
     return [effect.number for effect in effects if isinstance(effect, SendBundle)]
 
 
-def drain(peer: Contact, ledger: Ledger) -> list[int]:
+def drain(peer: Contact, ledger: Ledger, order: Order = ORDER) -> list[int]:
     """The numbers that are sent when the link sends as fast as it gets them."""
     sent: list[int] = []
-    while numbers := pump(peer, ledger):
+    while numbers := pump(peer, ledger, order=order):
         (journal,) = ledger.journals.values()
         for number in numbers:
-            peer.note_sent(journal.entries[number].size)
+            peer.note_sent(journal.entries[number].size, 0.0)
         sent += numbers
     return sent
 
@@ -303,18 +341,183 @@ def test_sent_by_priority_and_size_whatever_order_they_were_asked_in() -> None:
     assert drain(peer, ledger) == [5, 4, 3, 1, 2]
 
 
+@given(
+    st.lists(
+        st.tuples(st.just(PAYLOAD_SIZE_MAX), st.integers(0, 1), st.integers(1, 5)), min_size=1, max_size=6
+    ),
+    st.integers(0, 3),
+    st.data(),
+)
+def test_parts_of_a_message_stay_together(
+    messages: list[tuple[int, int, int]], wants: int, data: st.DataObject
+) -> None:
+    """In however many pieces they were asked for, and whoever else holds some of them."""
+    ledger, journal = carrying(*messages)
+    others = [DeviceId(letter * 16) for letter in (b"x", b"y")]
+    order = order_to(86_400.0, dict.fromkeys(others, 172_800.0))
+    for other in others:
+        order.holders.see(
+            journal.id, other, Ranges.of(data.draw(st.sets(st.sampled_from(list(journal.held)))))
+        )
+    peer = contact()
+    numbers = data.draw(st.permutations(list(journal.held)))
+    cuts = sorted(data.draw(st.lists(st.integers(0, len(numbers)), min_size=wants, max_size=wants)))
+    for start, end in zip([0, *cuts], [*cuts, len(numbers)], strict=True):
+        want = Want(PLENTY, (Wanted(journal.id, Ranges.of(numbers[start:end]), NONE, True),))
+        peer.note_want(want, ledger, order)
+    sent = drain(peer, ledger, order)
+    assert sorted(sent) == sorted(numbers)
+    firsts = [journal.entries[number].first for number in sent]
+    changes = sum(before != after for before, after in pairwise(firsts))
+    assert changes == len(messages) - 1
+
+
 def test_what_is_urgent_overtakes_what_is_queued_but_not_what_the_link_has() -> None:
     ledger, journal = carrying((PAYLOAD_SIZE_MAX, ROUTINE, 12))
     peer = contact()
     ask(peer, ledger, range(1, 13))
-    ahead = pump(peer, ledger)
-    assert ahead == [1, 2, 3, 4], "no more than SEND_AHEAD_BYTES"
-    assert sum(journal.entries[n].size for n in ahead) == SEND_AHEAD_BYTES
+    assert pump(peer, ledger) == [1], "one, and not a byte more ahead"
     ledger.add(journal, {13: Entry(2000, URGENT, 13, 1, 0.0, 60)})
     ask(peer, ledger, [13])
     assert pump(peer, ledger) == []
-    peer.note_sent(PAYLOAD_SIZE_MAX)
-    assert pump(peer, ledger) == [13, 5]
+    peer.note_sent(PAYLOAD_SIZE_MAX, 0.0)
+    assert pump(peer, ledger) == [13, 2]
+
+
+# --- sending ahead of the link ----------------------------------------------------------------------------------
+
+
+def most_ahead(peer: Contact, ledger: Ledger, size: int, rate: float, began_s: float, until_s: float) -> int:
+    """Send on a link of `rate` bytes a second; the most bytes that stood in it in the last second."""
+    standing: deque[int] = deque()
+    most, now_s = 0, began_s
+    while now_s < until_s:
+        standing.extend(pump(peer, ledger, now_s))
+        if now_s > until_s - 1.0:
+            most = max(most, len(standing) * size)
+        standing.popleft()
+        now_s += size / rate
+        peer.note_sent(size, now_s)
+    for _ in standing:
+        peer.note_sent(size, now_s)
+    return most
+
+
+@pytest.mark.parametrize("size", [4000, 16 * KIB])
+@pytest.mark.parametrize(
+    ("rate", "ahead"),
+    [
+        (20e3, SEND_AHEAD_FIRST_BYTES),  # a bad radio link
+        (1e6, SEND_AHEAD_S * 1e6),  # a usual one
+        (4e6, SEND_AHEAD_S * 4e6),
+        (20e6, SEND_AHEAD_BYTES),  # a cable
+    ],
+)
+def test_a_link_is_given_what_it_sends_in_a_moment(rate: float, ahead: float, size: int) -> None:
+    ledger, journal = carrying(*[(size, ROUTINE, 1)] * (int(2 * rate / size) + 500))
+    peer = contact()
+    ask(peer, ledger, journal.held, PLENTY)
+    most = most_ahead(peer, ledger, size, rate, 0.0, 2.0)
+    assert 0.9 * ahead <= most <= 1.1 * ahead + 2 * size
+
+
+def test_a_link_that_slows_down_is_given_less() -> None:
+    size = 4000
+    ledger, journal = carrying(*[(size, ROUTINE, 1)] * 5000)
+    peer = contact()
+    ask(peer, ledger, journal.held, PLENTY)
+    assert most_ahead(peer, ledger, size, 2e6, 0.0, 3.0) > 150_000
+    assert most_ahead(peer, ledger, size, 40e3, 3.0, 20.0) <= SEND_AHEAD_FIRST_BYTES + size
+
+
+# --- a place that changes ---------------------------------------------------------------------------------------
+
+AGUS, SITI = DeviceId(b"x" * 16), DeviceId(b"y" * 16)
+#: Agus is near an office, Siti is as far as the peer.
+TOLD_S = {AGUS: 3600.0, SITI: 86_400.0}
+
+
+def test_what_somebody_near_has_come_to_hold_meanwhile_is_sent_last() -> None:
+    ledger, journal = carrying(*[(2000, ROUTINE, 1)] * 4)
+    order = order_to(86_400.0, TOLD_S)
+    peer = contact()
+    peer.note_want(Want(PLENTY, (Wanted(journal.id, journal.held, NONE, True),)), ledger, order)
+    order.holders.see(journal.id, SITI, Ranges.of([1]))
+    order.holders.hear(journal.id, AGUS, Ranges.of([2]))
+    assert drain(peer, ledger, order) == [3, 4, 1, 2]
+
+
+def test_a_carrier_of_the_second_half_gives_way_as_well() -> None:
+    """It does not hold the bundle that a message is named by."""
+    ledger, journal = carrying((PAYLOAD_SIZE_MAX, ROUTINE, 2), (PAYLOAD_SIZE_MAX, ROUTINE, 2))
+    ledger.drop(journal, Ranges.of([1, 3]))
+    order = order_to(86_400.0, TOLD_S)
+    peer = contact()
+    peer.note_want(Want(PLENTY, (Wanted(journal.id, journal.held, NONE, True),)), ledger, order)
+    order.holders.see(journal.id, AGUS, Ranges.of([1, 2]))
+    assert drain(peer, ledger, order) == [4, 2]
+
+
+def test_what_has_become_whole_meanwhile_is_sent_as_such() -> None:
+    """Along a chain of nodes each part is asked for as it arrives."""
+    ledger, journal = carrying((PAYLOAD_SIZE_MAX, ROUTINE, 2), (PAYLOAD_SIZE_MAX, ROUTINE, 3))
+    second = {2: journal.entries[2]}
+    ledger.drop(journal, Ranges.of([2]))
+    peer = contact()
+    ask(peer, ledger, [1, 3, 4, 5], 0)
+    ledger.add(journal, second)
+    ask(peer, ledger, [2], PLENTY)
+    assert drain(peer, ledger) == [1, 2, 3, 4, 5]
+
+
+holdings = st.tuples(st.sampled_from([AGUS, SITI]), st.sets(st.integers(1, 8)), st.booleans())
+
+
+@given(st.integers(1, 8), st.lists(st.lists(holdings, max_size=3), max_size=8))
+def test_each_time_the_one_worth_most_now(
+    count: int, rounds: list[list[tuple[DeviceId, set[int], bool]]]
+) -> None:
+    """Others only ever come to hold more; after each bundle that is sent they have."""
+    ledger, journal = carrying(*[(2000, ROUTINE, 1)] * count)
+    order = order_to(86_400.0, TOLD_S)
+    peer = contact()
+    peer.note_want(Want(PLENTY, (Wanted(journal.id, journal.held, NONE, True),)), ledger, order)
+    left = set(journal.held)
+    rounds += [[]] * (count - len(rounds))
+    peer._ahead_bytes = 1  # one at a time
+    for changes in rounds[:count]:
+        for device, numbers, is_seen in changes:
+            known = dict(order.holders.of(journal.id)).get(device, NONE)
+            note = order.holders.see if is_seen else order.holders.hear
+            note(journal.id, device, known | Ranges.of(numbers))
+        best = min(left, key=lambda number: order.of_message(journal, journal.entries[number]))
+        assert pump(peer, ledger, order=order) == [best]
+        peer.note_sent(2000, 0.0)
+        left.remove(best)
+
+
+def test_only_a_few_places_are_looked_up_again() -> None:
+    """However many there are, and however many of them others have come to hold."""
+    looked_up = 0
+
+    def worth(message: Candidate) -> float:
+        nonlocal looked_up
+        looked_up += 1
+        return 1 / (1 + len(message.others_away_s))
+
+    ledger, journal = carrying(*[(2000, ROUTINE, 1)] * 1000)
+    order = replace(order_to(86_400.0, TOLD_S), worth=worth)
+    peer = contact()
+    peer.note_want(Want(PLENTY, (Wanted(journal.id, journal.held, NONE, True),)), ledger, order)
+    assert looked_up == 1000
+    order.holders.see(journal.id, AGUS, Ranges.span(1, 900))
+    peer._ahead_bytes = 1
+    looked_up = 0
+    assert len(pump(peer, ledger, order=order)) == 1
+    assert looked_up <= 20
+
+
+# --- credit, and what is asked for and taken back ---------------------------------------------------------------
 
 
 @given(
@@ -348,8 +551,8 @@ def test_what_is_no_longer_wanted_is_not_sent() -> None:
     ledger, journal = carrying(*[(2000, ROUTINE, 1)] * 6)
     peer = contact()
     ask(peer, ledger, range(1, 7), 0)
-    peer.note_want(Want(0, (Wanted(journal.id, NONE, Ranges.of([2, 5]), True),)), ledger, frozenset())
-    peer.note_want(Want(PLENTY, (Wanted(journal.id, Ranges.single(5), NONE, True),)), ledger, frozenset())
+    peer.note_want(Want(0, (Wanted(journal.id, NONE, Ranges.of([2, 5]), True),)), ledger, ORDER)
+    peer.note_want(Want(PLENTY, (Wanted(journal.id, Ranges.single(5), NONE, True),)), ledger, ORDER)
     assert drain(peer, ledger) == [1, 3, 4, 5, 6]
     assert peer._queue == []
 
@@ -370,8 +573,8 @@ def test_of_unknown_journals_nothing_is_sent() -> None:
     ledger.apply(Receipt(FLEET.endpoint, J, 1, NONE, 0, b"", b""), 0.0)
     peer = contact()
     rows = tuple(Wanted(j, Ranges.span(1, 9), NONE, True) for j in (J, JournalId(b"x" * 16), journal.id))
-    peer.note_want(Want(PLENTY, rows), ledger, frozenset())
-    (effect,) = peer.pump(ledger, CERTIFICATES, 0.0)
+    peer.note_want(Want(PLENTY, rows), ledger, ORDER)
+    (effect,) = peer.pump(ledger, CERTIFICATES, ORDER, 0.0)
     assert isinstance(effect, SendBundle)
     assert (effect.journal, effect.number) == (journal.id, 1)
 
@@ -390,7 +593,7 @@ def test_the_certificate_of_a_source_comes_before_its_first_bundle() -> None:
     ledger, journal = carrying((2000, ROUTINE, 1), (2000, ROUTINE, 1))
     peer = contact()
     ask(peer, ledger, [1, 2], known=False)
-    effects = list(peer.pump(ledger, CERTIFICATES, 0.0))
+    effects = list(peer.pump(ledger, CERTIFICATES, ORDER, 0.0))
     assert frame(effects[0]) == Cert(CERTIFICATES[SOURCE].der)
     assert [effect.number for effect in effects[1:] if isinstance(effect, SendBundle)] == [1, 2]
     assert journal.source == SOURCE
@@ -400,15 +603,16 @@ def test_no_certificate_for_whom_the_peer_knows() -> None:
     ledger, _ = carrying((2000, ROUTINE, 1))
     peer = contact()
     ask(peer, ledger, [1], known=True)
-    assert [type(effect) for effect in peer.pump(ledger, CERTIFICATES, 0.0)] == [SendBundle]
+    assert [type(effect) for effect in peer.pump(ledger, CERTIFICATES, ORDER, 0.0)] == [SendBundle]
 
 
 def test_age_is_the_time_since_birth() -> None:
-    ledger, _ = carrying((2000, ROUTINE, 1))
-    for now_s, age_s in ((0.0, 0), (12.9, 12), (-5.0, 0)):
+    for born_s, age_s in ((100.0, 0), (87.1, 12), (105.0, 0)):
+        ledger, journal = carrying((2000, ROUTINE, 1))
+        journal.entries[1] = journal.entries[1]._replace(born_s=born_s)
         peer = contact()
         ask(peer, ledger, [1])
-        (effect,) = peer.pump(ledger, CERTIFICATES, now_s)
+        (effect,) = peer.pump(ledger, CERTIFICATES, ORDER, 100.0)
         assert isinstance(effect, SendBundle)
         assert effect.age_s == age_s
 
@@ -425,7 +629,7 @@ def test_what_could_not_be_sent_costs_no_credit() -> None:
             sent += 1
     assert sent == 40
     ask(peer, ledger, list(journal.held), 2 * PAYLOAD_SIZE_MAX)
-    assert pump(peer, ledger) == [1, 2]
+    assert drain(peer, ledger) == [1, 2]
 
 
 def test_wanting_and_dropping_for_ever_costs_no_memory() -> None:
@@ -434,10 +638,243 @@ def test_wanting_and_dropping_for_ever_costs_no_memory() -> None:
     everything = Ranges.span(1, NUMBER_MAX)
     for _ in range(50):
         for row in (Wanted(journal.id, everything, NONE, True), Wanted(journal.id, NONE, everything, True)):
-            peer.note_want(Want(0, (row,)), ledger, frozenset())
+            peer.note_want(Want(0, (row,)), ledger, ORDER)
     assert len(peer._queue) <= 400
     ask(peer, ledger, [7, 3], PLENTY)
     assert drain(peer, ledger) == [3, 7]
+
+
+@given(st.lists(st.tuples(st.booleans(), st.sets(st.integers(1, 9))), max_size=12), st.data())
+def test_what_was_asked_for_last_and_not_taken_back_is_sent(
+    wants: list[tuple[bool, set[int]]], data: st.DataObject
+) -> None:
+    """Three messages of three parts; some is sent in between."""
+    ledger, journal = carrying(*[(PAYLOAD_SIZE_MAX, ROUTINE, 3)] * 3)
+    peer = contact()
+    wanted: set[int] = set()
+    for asks, numbers in wants:
+        ranges = Ranges.of(numbers)
+        row = Wanted(journal.id, ranges, NONE, True) if asks else Wanted(journal.id, NONE, ranges, True)
+        peer.note_want(Want(PLENTY, (row,)), ledger, ORDER)
+        wanted = wanted | numbers if asks else wanted - numbers
+        if data.draw(st.booleans()):
+            sent = pump(peer, ledger)
+            assert set(sent) <= wanted
+            wanted -= set(sent)
+            for _ in sent:
+                peer.note_sent(PAYLOAD_SIZE_MAX, 0.0)
+    assert sorted(drain(peer, ledger)) == sorted(wanted)
+    assert (peer._queue, peer._messages) == ([], {})
+
+
+def test_what_was_taken_back_is_swept_out_though_one_is_still_wanted() -> None:
+    """Or each WANT of ten bytes would go through all of it."""
+    ledger, journal = carrying(*[(2000, ROUTINE, 1)] * 2000)
+    peer = contact()
+    ask(peer, ledger, journal.held, 0)
+    peer.note_want(Want(0, (Wanted(journal.id, NONE, Ranges.span(2, 2000), True),)), ledger, ORDER)
+    assert len(peer._queue) <= 300
+    assert len(peer._messages) == len(peer._queue)
+    ask(peer, ledger, [7], PLENTY)
+    assert drain(peer, ledger) == [1, 7]
+
+
+def test_asking_for_the_same_for_ever_is_the_peers_fault_and_now_and_then_is_none() -> None:
+    count = 1000
+    ledger, journal = carrying(*[(2000, ROUTINE, 1)] * count)
+    slow, hasty = contact(), contact()
+    everything = Want(0, (Wanted(journal.id, journal.held, NONE, True),))
+    for at in range(3 * ASKED_AGAIN_MAX // count):
+        list(slow.feed(encode(Ping()), at * count / ASKED_AGAIN_PER_S))
+        slow.note_want(everything, ledger, ORDER)
+    for _ in range(ASKED_AGAIN_MAX // count + 3):  # the first time, and twice all that there is
+        hasty.note_want(everything, ledger, ORDER)
+    with pytest.raises(RemoteError, match="WANT asks for the same again and again"):
+        hasty.note_want(everything, ledger, ORDER)
+
+
+# --- who waits for whom -----------------------------------------------------------------------------------------
+
+
+class End:
+    """One end of a contact, with messages of (size, priority, parts) that the other asks for."""
+
+    def __init__(self, name: str, other: str, messages: list[tuple[int, int, int]], *, dialled: bool) -> None:
+        self.contact = Contact(1, FLEET.certificate(other), "", 0.0, dialled=dialled)
+        self.contact.hello = HELLO
+        self.ledger, self.journal = carrying(*messages, source=FLEET.device(name))
+        #: On the way from this end: frames and bundles, in order; and what its link has not reported sent yet.
+        self.line: deque[Effect] = deque()
+        self.standing: deque[int] = deque()
+        self.nexts: list[Next] = []
+        #: The sizes of all bundles that either end has sent, in order.
+        self.air: list[int] = []
+
+    def pump(self, now_s: float = 0.0) -> list[int]:
+        """Send what may be sent; the numbers of the bundles among it."""
+        effects = list(self.contact.pump(self.ledger, CERTIFICATES, ORDER, now_s))
+        for effect in effects:
+            self.line.append(effect)
+            if isinstance(effect, SendBundle):
+                self.standing.append(effect.size)
+                self.air.append(effect.size)
+            elif isinstance(said := frame(effect), Next):
+                self.nexts.append(said)
+        return [effect.number for effect in effects if isinstance(effect, SendBundle)]
+
+    def ask(self, other: End, numbers: Ranges) -> None:
+        """Ask the other end for these."""
+        self.contact.wanting[other.journal.id] = numbers
+        rows = [Wanted(other.journal.id, numbers, NONE, True)]
+        self.line.append(self.contact.want(rows, PLENTY, 0.0) or Send(1, b""))
+
+    def take(self, effect: Effect, now_s: float = 0.0) -> None:
+        """Something came from the other end, and a node would do this."""
+        match effect:
+            case SendBundle():
+                self.contact.arrived(effect.journal, effect.number, effect.size, now_s)
+                self.contact.settled_bytes += effect.size
+                if want := self.contact.want([], PLENTY, now_s):
+                    self.line.append(want)
+            case Send():
+                said = frame(effect)
+                if isinstance(said, Want):
+                    self.contact.note_want(said, self.ledger, ORDER)
+                    self.pump(now_s)
+                elif isinstance(said, Next):
+                    self.contact.note_next(said)
+                    self.pump(now_s)
+
+    def sent(self, now_s: float = 0.0) -> None:
+        """The link has sent a bundle."""
+        self.contact.note_sent(self.standing.popleft(), now_s)
+        self.pump(now_s)
+
+
+def meet(ours: list[tuple[int, int, int]], theirs: list[tuple[int, int, int]]) -> tuple[End, End]:
+    """Two that have just asked each other for everything."""
+    siti, wati = End("siti", "wati", ours, dialled=True), End("wati", "siti", theirs, dialled=False)
+    wati.air = siti.air
+    for end, other in ((siti, wati), (wati, siti)):
+        if other.journal.held:
+            end.ask(other, other.journal.held)
+    return siti, wati
+
+
+def settle(*ends: End) -> None:
+    """Carry all frames over, but report no bundle as sent."""
+    while any(end.line for end in ends):
+        for end, other in zip(ends, reversed(ends), strict=True):
+            while end.line:
+                other.take(end.line.popleft())
+
+
+ranks = st.lists(st.tuples(sizes, st.integers(0, 1), st.integers(1, 3)), max_size=6)
+
+
+@given(ranks, ranks, st.data())
+def test_two_that_trade_never_wait_for_each_other(
+    ours: list[tuple[int, int, int]], theirs: list[tuple[int, int, int]], data: st.DataObject
+) -> None:
+    """In whatever order frames, bundles and the links' reports come, with equal ranks too: all gets through in no time,
+    and of two that know of each other what comes next exactly one waits."""
+    ends = siti, wati = meet(ours, theirs)
+    while True:
+        moves = [(end, what) for end in ends for what in ("line", "standing") if getattr(end, what)]
+        if not moves:
+            break
+        end, what = data.draw(st.sampled_from(moves))
+        if what == "line":
+            (wati if end is siti else siti).take(end.line.popleft())
+        else:
+            end.sent()
+        on_the_way = [frame(effect) for end in ends for effect in end.line if isinstance(effect, Send)]
+        trading = all(end.contact._queue and end.contact.wanting for end in ends)
+        known = all(end.nexts and end.contact._next_heard for end in ends)
+        if trading and known and not any(isinstance(said, (Next, Want)) for said in on_the_way):
+            assert sum(end.contact.holds_until_s > 0.0 for end in ends) == 1
+    assert [end.contact.wanting for end in ends] == [{}, {}]
+    assert [end.contact._queue for end in ends] == [[], []]
+
+
+def test_whoever_has_the_lesser_bundle_waits_until_the_better_ones_are_through() -> None:
+    siti, wati = meet(
+        [(9000, ROUTINE, 1), (30_000, URGENT, 1)],
+        [(2000, URGENT, 1), (3000, ROUTINE, 1), (20_000, ROUTINE, 1)],
+    )
+    settle(siti, wati)
+    while siti.standing or wati.standing:
+        for end in (siti, wati):
+            if end.standing:
+                end.sent()
+        settle(siti, wati)
+    assert siti.air == [2000, 30_000, 3000, 9000, 20_000]
+    assert siti.nexts[0] == Next((0, -1 / 30_000))
+    assert wati.nexts[0] == Next((0, -1 / 2000))
+
+
+def test_equal_bundles_go_from_the_one_that_was_dialled_first() -> None:
+    siti, wati = meet([(2000, ROUTINE, 1)], [(2000, ROUTINE, 1)])
+    siti.take(wati.line.popleft())
+    wati.take(siti.line.popleft())
+    assert (list(siti.standing), list(wati.standing)) == ([], []), "neither knows yet what the other has"
+    wati.take(siti.line.popleft())
+    siti.take(wati.line.popleft())
+    assert (list(siti.standing), list(wati.standing)) == ([], [2000])
+
+
+def test_nothing_is_said_of_what_comes_next_where_bundles_go_one_way() -> None:
+    siti, wati = meet([(2000, ROUTINE, 1)] * 9, [])
+    settle(siti, wati)
+    while siti.standing:
+        siti.sent()
+        settle(siti, wati)
+    assert not wati.contact.wanting
+    assert siti.nexts == []
+    assert wati.nexts == []
+
+
+def test_what_comes_next_is_said_when_it_changes_and_at_the_end() -> None:
+    siti, wati = meet([(9000, ROUTINE, 1), (9000, ROUTINE, 1)], [(300_000, ROUTINE, 1)])
+    settle(siti, wati)
+    while siti.standing or wati.standing:
+        for end in (siti, wati):
+            if end.standing:
+                end.sent()
+        settle(siti, wati)
+    assert siti.nexts == [Next((2, -1 / 9000)), Next(None)]
+    assert wati.nexts == [Next((2, -1 / 300_000)), Next(None)]
+
+
+def test_nobody_waits_longer_than_for_some_of_what_is_owed() -> None:
+    siti, wati = meet([(9000, ROUTINE, 1)], [(2000, ROUTINE, 1), (3000, ROUTINE, 1)])
+    siti.take(wati.line.popleft())
+    siti.contact.note_next(Next((2, -1 / 2000)))
+    assert siti.contact.holds_until_s == HOLD_S
+    assert siti.pump(HOLD_S - 0.1) == []
+    siti.contact.arrived(wati.journal.id, 1, 2000, 4.0)
+    assert siti.pump(HOLD_S) == [], "some of it came"
+    assert siti.pump(4.0 + HOLD_S - 0.1) == []
+    assert siti.pump(4.0 + HOLD_S) == [1]
+
+
+def test_nobody_waits_for_who_owes_nothing_or_has_nothing() -> None:
+    for next_heard, owes, waits in (
+        (None, True, True),
+        (None, False, False),
+        (Next(None), True, False),
+        (Next((0, -1.0)), True, True),
+        (Next((0, -1.0)), False, False),
+        (Next((2, -1 / 9001)), True, False),
+    ):
+        siti, wati = meet([(9000, ROUTINE, 1)], [(2000, ROUTINE, 1)])
+        if not owes:
+            siti.contact.wanting = {}
+        if next_heard:
+            siti.contact.note_next(next_heard)
+        siti.take(wati.line.popleft())
+        assert (siti.contact.holds_until_s > 0.0) is waits
+        assert list(siti.standing) == ([] if waits else [9000])
 
 
 # --- frames of several journals ---------------------------------------------------------------------------------

@@ -11,6 +11,7 @@ from meshnode.core.bundle import Header
 from meshnode.core.contact import Contact
 from meshnode.core.fetching import Fetching
 from meshnode.core.frames import BundleFrame, Held, Hello, Want, Wanted, encode
+from meshnode.core.holders import Holders
 from meshnode.core.identity import DeviceId, JournalId
 from meshnode.core.intervals import NONE, Ranges
 from meshnode.core.ledger import Ledger
@@ -33,6 +34,7 @@ FLEET = Fleet()
 ME = FLEET.device("siti")
 SOURCE, OTHER = DeviceId(b"1" * 16), DeviceId(b"2" * 16)
 PLENTY = 1 << 40
+NOBODY = Holders(lambda device: 0.0)
 
 
 def header(source: DeviceId = SOURCE, destination: bytes = b"o" * 16) -> Header:
@@ -66,7 +68,7 @@ def carry(ledger: Ledger, source: DeviceId, size: int, number: int = 1) -> None:
 
 
 def test_each_bundle_is_asked_of_one_contact() -> None:
-    fetching = Fetching(Ledger(ME))
+    fetching = Fetching(Ledger(ME), NOBODY)
     agus, wati = contact("agus", 1, 2, 3), contact("wati", 2, 3, 4)
     assert ask(fetching, agus) == Ranges.span(1, 3)
     assert ask(fetching, wati) == Ranges.single(4)
@@ -77,7 +79,7 @@ def test_each_bundle_is_asked_of_one_contact() -> None:
 
 def test_what_is_here_delivered_landing_or_declined_is_not_asked_for() -> None:
     ledger = Ledger(ME)
-    fetching = Fetching(ledger)
+    fetching = Fetching(ledger, NOBODY)
     carry(ledger, SOURCE, 2000, 1)
     ledger.apply(FLEET.receipt(J, Ranges.single(2)), 0.0)
     fetching.land(J, 3)
@@ -92,7 +94,7 @@ def test_what_is_here_delivered_landing_or_declined_is_not_asked_for() -> None:
 
 
 def test_what_a_lost_contact_owed_is_asked_of_the_others() -> None:
-    fetching = Fetching(Ledger(ME))
+    fetching = Fetching(Ledger(ME), NOBODY)
     agus, wati = contact("agus", 1, 2, 3), contact("wati", 1, 2, 3)
     assert ask(fetching, agus) == Ranges.span(1, 3)
     agus.wanting[J] -= Ranges.single(2)  # came
@@ -104,7 +106,7 @@ def test_what_a_lost_contact_owed_is_asked_of_the_others() -> None:
 
 
 def test_what_a_contact_no_longer_offers_is_asked_of_the_others() -> None:
-    fetching = Fetching(Ledger(ME))
+    fetching = Fetching(Ledger(ME), NOBODY)
     agus, wati = contact("agus", 1, 2, 3), contact("wati", 1, 2, 3)
     ask(fetching, agus)
     agus.note_offer(Held(J, Ranges.single(2), 0))
@@ -116,7 +118,7 @@ def test_what_a_contact_no_longer_offers_is_asked_of_the_others() -> None:
 def test_what_is_delivered_meanwhile_is_not_owed_any_more() -> None:
     """It will not be sent, so waiting for it would make the contact look stalled for ever."""
     ledger = Ledger(ME)
-    fetching = Fetching(ledger)
+    fetching = Fetching(ledger, NOBODY)
     agus = contact("agus", 1, 2, 3)
     ask(fetching, agus)
     ledger.apply(FLEET.receipt(J, Ranges.span(1, 2)), 0.0)
@@ -133,14 +135,14 @@ def test_what_is_delivered_meanwhile_is_not_owed_any_more() -> None:
 
 def test_no_room_nothing_asked() -> None:
     ledger = Ledger(ME)
-    fetching = Fetching(ledger)
+    fetching = Fetching(ledger, NOBODY)
     assert ask(fetching, contact("agus", 1, 2), room=PAYLOAD_SIZE_MAX - 1) == NONE
     assert ask(fetching, contact("agus", 1, 2), room=PAYLOAD_SIZE_MAX) == Ranges.span(1, 2)
 
 
 def test_of_a_heavy_source_nothing_is_asked_when_the_quota_is_full() -> None:
     ledger = Ledger(ME)
-    fetching = Fetching(ledger)
+    fetching = Fetching(ledger, NOBODY)
     carry(ledger, SOURCE, 9 * PAYLOAD_SIZE_MAX)
     carry(ledger, OTHER, PAYLOAD_SIZE_MAX)
     light = header(OTHER).journal
@@ -151,7 +153,7 @@ def test_of_a_heavy_source_nothing_is_asked_when_the_quota_is_full() -> None:
 def test_an_unknown_journal_is_probed_when_the_quota_is_full() -> None:
     """Its source is known only from a bundle; it may be light, so one bundle is worth a look."""
     ledger = Ledger(ME)
-    fetching = Fetching(ledger)
+    fetching = Fetching(ledger, NOBODY)
     unknown = JournalId(b"u" * 16)
     assert ask(fetching, contact("agus", 3, 4, 5, journal=unknown), room=0) == NONE, (
         "there is nothing to displace"
@@ -168,7 +170,7 @@ def test_an_unknown_journal_is_probed_when_the_quota_is_full() -> None:
 
 def test_an_office_asks_for_what_ends_there_whatever_the_quota() -> None:
     ledger = Ledger(ME, frozenset({b"o" * 16}))
-    fetching = Fetching(ledger)
+    fetching = Fetching(ledger, NOBODY)
     carry(ledger, SOURCE, 2000)
     foreign = header(OTHER, b"p" * 16)
     ledger.add(ledger.open(foreign, foreign.journal), {1: Entry(2000, 1, 1, 1, 0.0, 60)})
@@ -182,7 +184,7 @@ def test_an_office_asks_for_what_ends_there_whatever_the_quota() -> None:
 
 def test_whose_certificate_is_known_is_said() -> None:
     ledger = Ledger(ME)
-    fetching = Fetching(ledger)
+    fetching = Fetching(ledger, NOBODY)
     carry(ledger, SOURCE, 2000)
     unknown = JournalId(b"u" * 16)
     agus = contact("agus", 2)
@@ -195,7 +197,7 @@ def test_whose_certificate_is_known_is_said() -> None:
 
 
 def test_however_much_is_offered_a_want_fits_into_a_frame() -> None:
-    fetching = Fetching(Ledger(ME))
+    fetching = Fetching(Ledger(ME), NOBODY)
     agus = contact("agus")
     gappy = Ranges((NUMBER_MAX - 2 * at, NUMBER_MAX - 2 * at) for at in range(RANGES_MAX))
     for number in range(12):
@@ -214,7 +216,7 @@ def test_however_much_is_offered_a_want_fits_into_a_frame() -> None:
 
 
 def test_an_idle_contact_takes_over_half_of_what_is_not_under_way() -> None:
-    fetching = Fetching(Ledger(ME))
+    fetching = Fetching(Ledger(ME), NOBODY)
     agus, wati = contact("agus", *range(1, 101)), contact("wati", *range(1, 101))
     rows = fetching.ask(agus, [], PLENTY, PLENTY, 0.0)
     agus.want(rows, 20 * PAYLOAD_SIZE_MAX, 0.0)
@@ -230,7 +232,7 @@ def test_an_idle_contact_takes_over_half_of_what_is_not_under_way() -> None:
 
 
 def test_too_little_is_not_worth_it() -> None:
-    fetching = Fetching(Ledger(ME))
+    fetching = Fetching(Ledger(ME), NOBODY)
     agus, wati = contact("agus", *range(1, 2 * TAKE_OVER_MIN)), contact("wati", *range(1, 99))
     ask(fetching, agus)
     assert agus.in_flight == 0
@@ -239,7 +241,7 @@ def test_too_little_is_not_worth_it() -> None:
 
 
 def test_of_a_stalled_contact_everything_is_taken_over() -> None:
-    fetching = Fetching(Ledger(ME))
+    fetching = Fetching(Ledger(ME), NOBODY)
     agus, wati = contact("agus", 1, 2, 3), contact("wati", 2, 3)
     agus.want(fetching.ask(agus, [], PLENTY, PLENTY, 0.0), PLENTY, 0.0)
     assert fetching.take_over(wati, [agus], [], HUSH_S - 0.1) is None
@@ -251,7 +253,7 @@ def test_of_a_stalled_contact_everything_is_taken_over() -> None:
 
 
 def test_of_a_contact_that_talks_and_sends_nothing_everything_is_taken_over_later() -> None:
-    fetching = Fetching(Ledger(ME))
+    fetching = Fetching(Ledger(ME), NOBODY)
     agus, wati = contact("agus", 1, 2, 3), contact("wati", 2, 3)
     agus.want(fetching.ask(agus, [], PLENTY, PLENTY, 0.0), PLENTY, 0.0)
     for second in range(1, int(STALL_S)):
@@ -266,7 +268,7 @@ def test_a_bundle_on_a_weak_link_is_waited_for_unless_it_only_trickles(
 ) -> None:
     """It takes ten minutes, so that to give up after STALL_S would be to begin anew for ever."""
     assert (bytes_per_s * STALL_S >= STALL_BYTES) == waited_for
-    fetching = Fetching(Ledger(ME))
+    fetching = Fetching(Ledger(ME), NOBODY)
     agus, wati = contact("agus", 1), contact("wati", 1)
     agus.want(fetching.ask(agus, [], PLENTY, PLENTY, 0.0), PLENTY, 0.0)
     on_its_way = encode(BundleFrame(0, Source(FLEET, "dewi").bundle(size=PAYLOAD_SIZE_MAX)))
@@ -281,7 +283,7 @@ def test_a_bundle_on_a_weak_link_is_waited_for_unless_it_only_trickles(
 
 
 def test_the_busiest_is_helped_first() -> None:
-    fetching = Fetching(Ledger(ME))
+    fetching = Fetching(Ledger(ME), NOBODY)
     agus = contact("agus", *range(1, 30))
     wati = contact("wati", *range(101, 200))
     for peer in (agus, wati):
@@ -298,7 +300,7 @@ class Askers(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         self.ledger = Ledger(ME)
-        self.fetching = Fetching(self.ledger)
+        self.fetching = Fetching(self.ledger, NOBODY)
         self.peers = [contact(name) for name in ("agus", "wati", "dewi")]
         self.now_s = 0.0
 
@@ -381,7 +383,7 @@ class Askers(RuleBasedStateMachine):
             offered = self.ledger.lacking(J, peer.offers.get(J, NONE))
             waiting = offered - self.fetching.landing.get(J, NONE) - self.fetching.declined.get(J, NONE)
             waiting -= self.fetching._asked.get(J, NONE)
-            trial = Fetching(self.ledger)
+            trial = Fetching(self.ledger, NOBODY)
             trial.landing, trial.declined, trial._asked = (
                 dict(table) for table in (self.fetching.landing, self.fetching.declined, self.fetching._asked)
             )
@@ -397,7 +399,7 @@ TestAskers.settings = settings(max_examples=60, stateful_step_count=30)
 @given(st.lists(st.sets(st.integers(1, 200), max_size=100).map(Ranges.of), min_size=1, max_size=5))
 @settings(max_examples=40)
 def test_everything_that_is_offered_is_asked_for_once(offers: list[Ranges]) -> None:
-    fetching = Fetching(Ledger(ME))
+    fetching = Fetching(Ledger(ME), NOBODY)
     asked = []
     for offer in offers:
         peer = contact("agus")

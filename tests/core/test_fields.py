@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from math import inf, nan
 
 import msgpack
 import pytest
@@ -74,14 +75,20 @@ def reader(item: object) -> Reader:
 
 
 def test_each_item_is_read() -> None:
-    items = Reader([7, b"ab", "č", True, [1], [[1], [2]], None], "thing", 7)
+    items = Reader([7, 0.5, b"ab", "č", True, [1], [[1], [2]], None], "thing", 8)
     assert items.whole("number", 7, 7) == 7
+    assert items.real("share") == 0.5
     assert items.octets("bytes", 2) == b"ab"
     assert items.text("text", 2) == "č"
     assert items.flag("flag") is True
     assert items.items("list", 1) == [1]
     assert items.each("rows", 2, 1, lambda row: row.whole("n", 1, 2)) == [1, 2]
     assert items.raw("raw") == (None, "thing.raw")
+
+
+@given(st.floats(0, allow_infinity=False))
+def test_a_real_number_comes_as_it_was_written(number: float) -> None:
+    assert Reader(unpack(pack([number]), "thing"), "thing", 1).real("f") == number
 
 
 @pytest.mark.parametrize("count", [0, 2])
@@ -98,6 +105,15 @@ def test_the_number_of_items(count: int) -> None:
         (None, lambda r: r.whole("f", 0, 9), "f is not a whole number"),
         (10, lambda r: r.whole("f", 0, 9), "f is 10, not from 0 to 9"),
         (-1, lambda r: r.whole("f", 0, 9), "f is -1, not from 0 to 9"),
+        (1, lambda r: r.real("f"), "f is not a finite number from 0 on"),
+        (True, lambda r: r.real("f"), "f is not a finite number from 0 on"),
+        (None, lambda r: r.real("f"), "f is not a finite number from 0 on"),
+        ("1.0", lambda r: r.real("f"), "f is not a finite number from 0 on"),
+        (-0.5, lambda r: r.real("f"), "f is not a finite number from 0 on"),
+        (-5e-324, lambda r: r.real("f"), "f is not a finite number from 0 on"),
+        (inf, lambda r: r.real("f"), "f is not a finite number from 0 on"),
+        (-inf, lambda r: r.real("f"), "f is not a finite number from 0 on"),
+        (nan, lambda r: r.real("f"), "f is not a finite number from 0 on"),
         ("ab", lambda r: r.octets("f", 2), "f is not a byte string"),
         (b"abc", lambda r: r.octets("f", 2), "f has 3 bytes, not 2 to 2"),
         (b"abc", lambda r: r.octets("f", 4, 9), "f has 3 bytes, not 4 to 9"),

@@ -81,10 +81,10 @@ def test_where_a_peer_was_met_is_remembered() -> None:
 def test_a_version_that_is_not_spoken_here() -> None:
     host = Host(FLEET)
     agus = host.meet("agus", greet=False)
-    agus.says(Hello("agus", ("officer",), PORT, 1, 0, False, 0, 2, 9))
+    agus.says(Hello("agus", ("officer",), PORT, 1, 0, False, 0, version_min=2, version_max=9))
     assert agus.closed == "HELLO.version does not include 1."
     wati = host.meet("wati", greet=False)
-    wati.says(Hello("wati", ("officer",), PORT, 1, 0, False, 0, 0, 9))
+    wati.says(Hello("wati", ("officer",), PORT, 1, 0, False, 0, version_min=0, version_max=9))
     assert wati.closed is None
 
 

@@ -17,7 +17,7 @@ from meshnode.core.bundle import Bundle
 from meshnode.core.errors import StoreTooNew
 from meshnode.core.identity import JournalId
 from meshnode.core.intervals import NONE, Ranges
-from meshnode.core.limits import NUMBER_MAX, PAYLOAD_SIZE_MAX
+from meshnode.core.limits import AWAY_S_MAX, NUMBER_MAX, PAYLOAD_SIZE_MAX
 from meshnode.core.rows import (
     DropBundles,
     Entry,
@@ -26,6 +26,7 @@ from meshnode.core.rows import (
     PutBundle,
     PutCertificate,
     PutCustody,
+    PutEncounter,
     PutMessage,
     PutOpening,
     PutReceipt,
@@ -180,23 +181,58 @@ def test_an_opening_lasts_until_its_message_or_its_end(device: Device) -> None:
     assert device.restart().load().openings == []
 
 
-def test_a_store_of_the_version_before_is_taken_over(tmp_path: Path) -> None:
-    path = tmp_path / "store.db"
-    store = SqliteStore(path)
-    receipt = PutReceipt(FLEET.receipt(J, Ranges.span(1, 1)), 1.0)
-    store.commit([put(SITI.bundle(1)), PutMessage(J, 1, 1, 10, 0, b""), receipt], 1.0)
-    before = store.load()
-    store.close()
+#: What leads back from each version to the one before.
+DOWNGRADES = {
+    4: "DROP TABLE encounter;",
+    3: """
+        ALTER TABLE journal DROP COLUMN previous;
+        ALTER TABLE journal DROP COLUMN previous_last;
+        ALTER TABLE entry DROP COLUMN crc;
+        ALTER TABLE receipt DROP COLUMN crc;
+        ALTER TABLE message DROP COLUMN crc;
+    """,
+    2: "DROP TABLE opening;",
+}
+
+
+def columns(path: Path) -> dict[str, list[tuple[object, ...]]]:
+    """What each table of a store consists of."""
     with closing(sqlite3.connect(path)) as connection:
-        columns = ("journal.previous", "journal.previous_last", "entry.crc", "receipt.crc", "message.crc")
-        for table, _, column in (name.partition(".") for name in columns):
-            connection.execute(f"ALTER TABLE {table} DROP COLUMN {column}")
-        connection.executescript("DROP TABLE opening; PRAGMA user_version = 1;")
-    store = SqliteStore(path)
-    assert store.load() == before
-    assert store.read(J, 1) is not None
-    store.commit([PutOpening(J, 2)], 2.0)
-    store.close()
+        tables = connection.execute("SELECT name FROM sqlite_schema WHERE type = 'table'").fetchall()
+        return {
+            name: connection.execute("SELECT * FROM pragma_table_info(?)", (name,)).fetchall()
+            for (name,) in tables
+        }
+
+
+@pytest.mark.parametrize("older", range(1, SCHEMA_VERSION))
+def test_a_store_of_an_older_version_is_taken_over(tmp_path: Path, older: int) -> None:
+    path = tmp_path / "store.db"
+    kept: list[Row] = [
+        put(SITI.bundle(1)),
+        PutMessage(J, 1, 1, 10, 0, b""),
+        PutReceipt(FLEET.receipt(J, Ranges.span(1, 1)), 1.0),
+        PutCertificate(SITI.certificate),
+        PutCustody(J, AGUS.device, Ranges.single(1)),
+        PutAddress("a:1", AGUS.device, 1.0),
+    ]
+    with closing(SqliteStore(path)) as store:
+        store.commit(kept, 1.0)
+        before = store.load()
+    new = columns(path)
+    with closing(sqlite3.connect(path)) as connection:
+        for version in range(SCHEMA_VERSION, older, -1):
+            connection.executescript(DOWNGRADES[version])
+        connection.execute(f"PRAGMA user_version = {older}")
+    assert columns(path) != new
+    with closing(SqliteStore(path)) as store:
+        assert store.load() == before
+        assert store.read(J, 1) is not None
+        later: list[Row] = [PutOpening(J, 2), PutEncounter(AGUS.device, 1.0, 2.0, 3.0, 4.0)]
+        store.commit(later, 2.0)
+        snapshot = store.load()
+        assert [*snapshot.openings, *snapshot.encounters] == later
+    assert columns(path) == new
 
 
 def test_a_store_of_a_newer_version_is_refused_and_left_alone(tmp_path: Path) -> None:
@@ -231,6 +267,54 @@ def test_certificates_addresses_and_custody(device: Device) -> None:
     assert sorted(snapshot.custody, key=lambda row: row.peer) == sorted(
         [row for row in (rows[7], rows[8]) if isinstance(row, PutCustody)], key=lambda row: row.peer
     )
+
+
+def test_the_newest_encounter_of_a_peer_is_kept(device: Device) -> None:
+    siti = [PutEncounter(SITI.device, -7.5, 1.0, 2.5, 0.0), PutEncounter(SITI.device, -3.0, 2.5, 9.5, 600.25)]
+    agus = PutEncounter(AGUS.device, 1.0, 1.0, 1.0, AWAY_S_MAX)
+    device.store.commit([siti[0], agus], 1.0)
+    device.store.commit([siti[1]], 2.0)
+    for restart in (False, True):
+        snapshot = (device.restart() if restart else device.store).load()
+        assert sorted(snapshot.encounters, key=lambda row: row.peer) == sorted(
+            [siti[1], agus], key=lambda row: row.peer
+        )
+        assert snapshot.damaged == {}
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        "peer = x'00'",
+        "peer = 'sixteen letters!'",
+        "since_s = 'x'",
+        "since_s = -1e300",
+        "meetings = 0",
+        "meetings = -1.0",
+        "meetings = 9e999",
+        "meetings = x'01'",
+        "last_s = 1e300",
+        "last_s = 'x'",
+        "told_s = -1.0",
+        f"told_s = {AWAY_S_MAX + 1}",
+        "told_s = 'x'",
+    ],
+)
+def test_a_damaged_encounter_is_left_out_and_counted_and_can_be_put_again(
+    tmp_path: Path, damage: str
+) -> None:
+    path = tmp_path / "store.db"
+    siti, agus = (PutEncounter(peer, 1.0, 2.0, 3.0, 4.0) for peer in (SITI.device, AGUS.device))
+    with closing(SqliteStore(path)) as store:
+        store.commit([siti, agus], 1.0)
+    with closing(sqlite3.connect(path)) as connection:
+        connection.execute(f"UPDATE encounter SET {damage} WHERE peer = ?", (SITI.device,))  # noqa: S608 - of this test
+        connection.commit()
+    with closing(SqliteStore(path)) as store:
+        snapshot = store.load()
+        assert (snapshot.encounters, snapshot.damaged) == ([agus], {"encounter": 1})
+        store.commit([siti], 2.0)
+        assert siti in store.load().encounters
 
 
 def test_the_clock_is_kept(device: Device) -> None:
@@ -301,6 +385,7 @@ rows = st.one_of(
     st.builds(PutCustody, journals, peers, ranges),
     st.builds(PutOpening, journals, st.integers(1, 6)),
     st.builds(PutAddress, st.sampled_from(["a:1", "b:2"]), peers, instants),
+    st.builds(PutEncounter, peers, instants, st.floats(1.0, 1e6), instants, st.floats(0.0, AWAY_S_MAX)),
 )
 
 

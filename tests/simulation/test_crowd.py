@@ -47,6 +47,8 @@ KINDS = dict(
             "PONG",
             "BYE",
             "FINISHED",
+            "HEARD",
+            "NEXT",
         ],
         start=1,
     )

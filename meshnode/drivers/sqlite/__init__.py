@@ -42,6 +42,7 @@ from meshnode.core.rows import (
     PutCertificate,
     PutClock,
     PutCustody,
+    PutEncounter,
     PutMessage,
     PutOpening,
     PutReceipt,
@@ -165,6 +166,7 @@ class SqliteStore:
                 messages=loading.load_messages(self._writer, damaged),
                 custody=loading.load_custody(self._writer, damaged),
                 addresses=loading.load_addresses(self._writer, damaged),
+                encounters=loading.load_encounters(self._writer, damaged),
             )
         snapshot.damaged = dict(+damaged)
         return snapshot
@@ -285,6 +287,9 @@ class SqliteStore:
                 )
             case PutAddress(address, device, at_s):
                 do("INSERT OR REPLACE INTO address VALUES (?, ?, ?)", (address, device, at_s))
+            case PutEncounter(peer, since_s, meetings, last_s, told_s):
+                met = peer, since_s, meetings, last_s, told_s
+                do("INSERT OR REPLACE INTO encounter VALUES (?, ?, ?, ?, ?)", met)
             case PutClock():
                 pass  # every commit does
 

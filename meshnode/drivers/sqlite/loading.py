@@ -8,14 +8,23 @@ from __future__ import annotations
 
 import sqlite3
 from collections import Counter
+from math import inf
 
 from meshnode.core.bundle import journal_id
 from meshnode.core.errors import RemoteError
 from meshnode.core.identity import DeviceId, JournalId
 from meshnode.core.intervals import Ranges
-from meshnode.core.limits import NUMBER_MAX, PAYLOAD_SIZE_MAX
+from meshnode.core.limits import AWAY_S_MAX, NUMBER_MAX, PAYLOAD_SIZE_MAX
 from meshnode.core.receipt import Receipt, read_receipt
-from meshnode.core.rows import Entry, JournalRecord, PutAddress, PutCustody, PutMessage, PutOpening
+from meshnode.core.rows import (
+    Entry,
+    JournalRecord,
+    PutAddress,
+    PutCustody,
+    PutEncounter,
+    PutMessage,
+    PutOpening,
+)
 from meshnode.drivers.sqlite.schema import INFINITE_S, checksum, is_id, is_number, read_previous
 
 
@@ -118,3 +127,26 @@ def load_addresses(writer: sqlite3.Connection, damaged: Counter[str]) -> list[Pu
     whole = [row for row in rows if type(row[0]) is str and is_id(row[1]) and type(row[2]) is float]
     damaged["address"] += len(rows) - len(whole)
     return [PutAddress(*row) for row in whole]
+
+
+def load_encounters(writer: sqlite3.Connection, damaged: Counter[str]) -> list[PutEncounter]:
+    """One a peer, by peer."""
+    whole: list[PutEncounter] = []
+    for peer, *met in writer.execute(
+        "SELECT peer, since_s, meetings, last_s, told_s FROM encounter ORDER BY peer"
+    ):
+        try:
+            since_s, meetings, last_s, told_s = met
+            if not (
+                is_id(peer)
+                and -INFINITE_S < since_s < INFINITE_S
+                and 0 < meetings < inf
+                and -INFINITE_S < last_s < INFINITE_S
+                and 0 <= told_s <= AWAY_S_MAX
+            ):
+                raise ValueError
+        except (TypeError, ValueError):
+            damaged["encounter"] += 1
+        else:
+            whole.append(PutEncounter(peer, *met))
+    return whole

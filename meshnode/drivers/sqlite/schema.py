@@ -12,7 +12,7 @@ from meshnode.core.fields import pack
 from meshnode.core.identity import ID_SIZE, JournalId
 from meshnode.core.limits import KIB, NUMBER_MAX
 
-SCHEMA_VERSION: Final = 3
+SCHEMA_VERSION: Final = 4
 #: Format numbers from here on are damage: no meshnode will ever write them.
 FORMAT_MAX: Final = 100
 #: Large pages suit payloads of 8 to 256 KiB: of the sizes that SQLite takes, 32 and 64 KiB were fastest for both ends,
@@ -58,6 +58,10 @@ CREATE TABLE custody (
     PRIMARY KEY (journal, peer, first)
 ) WITHOUT ROWID;
 CREATE TABLE address (address TEXT PRIMARY KEY, device BLOB NOT NULL, at_s REAL NOT NULL) WITHOUT ROWID;
+CREATE TABLE encounter (
+    peer BLOB PRIMARY KEY, since_s REAL NOT NULL, meetings REAL NOT NULL, last_s REAL NOT NULL,
+    told_s REAL NOT NULL
+) WITHOUT ROWID;
 """
 #: What leads from each older version to the next one.
 UPGRADES: Final = {
@@ -71,6 +75,12 @@ UPGRADES: Final = {
         ALTER TABLE message ADD COLUMN crc INTEGER;
         UPDATE receipt SET crc = checksum(body, signature);
         UPDATE message SET crc = checksum(journal, first, last, size_bytes, submitted_ms, label);
+    """,
+    3: """
+        CREATE TABLE encounter (
+            peer BLOB PRIMARY KEY, since_s REAL NOT NULL, meetings REAL NOT NULL, last_s REAL NOT NULL,
+            told_s REAL NOT NULL
+        ) WITHOUT ROWID;
     """,
 }
 
