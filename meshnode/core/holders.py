@@ -5,8 +5,8 @@ Two kinds of knowledge, kept apart. *Seen*: a device said of itself, in a contac
 way, through whom they both meet, not to carry the same half. What was heard only ever changes the order of sending;
 what is discarded follows from what was seen, so nobody can talk a node into giving something up.
 
-Not complete, and it need not be: of each journal the HOLDERS_MAX devices nearest to an office are remembered, since the
-delay of a bundle follows from its nearest copies. So the cost grows with the journals on board and not with the fleet.
+Not complete, and it need not be: of each journal the HOLDERS_MAX devices nearest to an office are remembered, fewer
+where there are very many journals, since the delay of a bundle follows from its nearest copies. So the cost is bounded.
 """
 
 from __future__ import annotations
@@ -17,8 +17,13 @@ from typing import Final
 from meshnode.core.identity import DeviceId, JournalId
 from meshnode.core.intervals import NONE, Ranges
 
-#: Devices remembered of each journal, seen and heard of each.
+#: Devices remembered of each journal at most and at least, seen and heard of each; and all such rows, of both. A row
+#: with a dozen gaps takes a kilobyte.
 HOLDERS_MAX: Final = 32
+HOLDERS_MIN: Final = 3
+ROWS_MAX: Final = 32 * 1024
+#: More copies than this are all alike.
+COPIES_MAX: Final = 8
 #: Holders of a bundle that are passed on: more hardly change a delay.
 NEAREST_MAX: Final = 2
 
@@ -61,7 +66,7 @@ class Holders:
             return
         devices = known.setdefault(journal, {})
         devices[device] = ranges
-        if len(devices) > HOLDERS_MAX:
+        while len(devices) > max(HOLDERS_MIN, min(HOLDERS_MAX, ROWS_MAX // (2 * len(known)))):
             del devices[max(devices, key=lambda each: (self._away_s(each), each))]
 
     def see_whole(self, device: DeviceId, journals: Collection[JournalId]) -> None:
@@ -107,7 +112,7 @@ class Holders:
         return self._arrived.get(journal, NONE)
 
     def layers(self, journal: JournalId) -> tuple[Ranges, ...]:
-        """What of a journal at least one other device was seen to hold, what at least two, and so on."""
+        """What of a journal at least one other device was seen to hold, what at least two, and so on to COPIES_MAX."""
         layers = self._layers.get(journal)
         if layers is None:
             layers = self._layers[journal] = _layered(self._seen.get(journal, {}).values())
@@ -123,6 +128,6 @@ def _layered(many: Collection[Ranges]) -> tuple[Ranges, ...]:
         rest = ranges
         for depth, layer in enumerate(layers):
             layers[depth], rest = layer | rest, layer & rest
-        if rest:
+        if rest and len(layers) < COPIES_MAX:
             layers.append(rest)
     return tuple(layers)

@@ -15,15 +15,17 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
+from types import MappingProxyType
 from typing import Final
 
 from meshnode.core.errors import LocalError
 from meshnode.core.identity import JournalId
 from meshnode.core.intervals import Ranges
 from meshnode.core.ports import Effect, Event, Taken
+from meshnode.core.routing import Worth, gain
 from meshnode.core.rows import PutBundle, Row
 from meshnode.office.reassembly import whole_messages
 from meshnode.sim.channel import Channel
@@ -142,7 +144,15 @@ class _Ledger:
 class _Run:
     """One run over a plan."""
 
-    def __init__(self, plan: Plan, store_bytes: int, until_s: float | None, seed: int) -> None:
+    def __init__(
+        self,
+        plan: Plan,
+        store_bytes: int,
+        until_s: float | None,
+        seed: int,
+        worth: Worth,
+        kinds: Mapping[str, type[Machine]],
+    ) -> None:
         self.plan = plan
         self.out = Carried(plan, plan.end_s if until_s is None else until_s)
         self.engine = Engine(seed)
@@ -150,13 +160,18 @@ class _Run:
         self._in_hand: set[tuple[str, JournalId]] = set()
         seal = WeightlessSeal()
         self.world = World(
-            self.engine, stand_ins=True, sealer_for=lambda endpoint: seal, on_arrived=self._arrived
+            self.engine,
+            stand_ins=True,
+            worth=worth,
+            sealer_for=lambda endpoint: seal,
+            on_arrived=self._arrived,
         )
         for name in plan.nodes:
             gateway = name in plan.gateways
             quota = _DISK_BYTES if gateway else store_bytes
             hardware = Hardware(foreign_quota_bytes=quota, disk_bytes=_DISK_BYTES, look_s=math.inf)
-            machine = self.world.add(name, "office" if gateway else "officer", hardware)
+            role = "office" if gateway else "officer"
+            machine = self.world.add(name, role, hardware, kinds.get(name, Machine))
             machine.witnesses.append(self.ledger)
             self.ledger.names[machine.device] = name
             machine.boot()
@@ -255,14 +270,17 @@ def carry(
     store_bytes: int,
     until_s: float | None = None,
     seed: int = 0,
+    worth: Worth = gain,
+    kinds: Mapping[str, type[Machine]] = MappingProxyType({}),
     on_contact: Callable[[], None] = lambda: None,
 ) -> Carried:
     """Run the node over `plan` until `until_s` (the last contact's end).
 
-    `store_bytes` is what each node but the gateways holds of others' bundles at most. `on_contact` is called as each
+    `store_bytes` is what each node but the gateways holds of others' bundles at most. `worth` decides what every node
+    sends first. `kinds`: nodes that are another kind of machine, as those that lie. `on_contact` is called as each
     contact (`Plan.stretches`) ends. The same arguments give the same result in any process. Raises NothingRecorded.
     """
-    run = _Run(plan, store_bytes, until_s, seed)
+    run = _Run(plan, store_bytes, until_s, seed, worth, kinds)
     if not run.messages:
         raise NothingRecorded(until_s=until_s)
     run.schedule(on_contact)

@@ -43,6 +43,7 @@ from meshnode.core.ports import (
     WriteFailed,
     Written,
 )
+from meshnode.core.routing import Worth, gain
 from meshnode.core.rows import DropBundles, PutBundle, Row, StoredBundle
 from meshnode.core.sealing import SealingKey
 from meshnode.core.state import Identity, Settings
@@ -108,6 +109,7 @@ class Machine:
         on_dial: Callable[[Machine, str], None] = lambda machine, address: None,
         on_arrived: Callable[[Machine, JournalId], None] = lambda machine, journal: None,
         stand_ins: bool = False,
+        worth: Worth = gain,
     ) -> None:
         self.engine = engine
         self.identity = identity
@@ -128,6 +130,7 @@ class Machine:
         self._on_dial = on_dial
         self._on_arrived = on_arrived
         self._stand_ins = stand_ins
+        self._worth = worth
         # Only planned fleets, whose payloads do not exist, are not introduced.
         self._sealing_key = None if stand_ins else SealingKey(identity.key.derive(b"sealing")).public
         self._contact = 0
@@ -188,6 +191,7 @@ class Machine:
             sealing_key=self._sealing_key,
             sealer_for=self._sealer_for,
             stand_ins=self._stand_ins,
+            worth=self._worth,
         )
         self.node = Node(self.identity, settings, snapshot, self.now())
         self.boots += 1

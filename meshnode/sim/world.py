@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from meshnode.core.dialing import SIGHTED
 from meshnode.core.identity import JournalId
 from meshnode.core.ports import DialFailed, Opened, Sighted
+from meshnode.core.routing import Worth, gain
 from meshnode.core.submitting import SealerFor
 from meshnode.sim.channel import Channel
 from meshnode.sim.engine import Engine
@@ -40,6 +41,7 @@ class World:
         engine: Engine,
         *,
         stand_ins: bool = False,
+        worth: Worth = gain,
         sealer_for: SealerFor | None = None,
         on_arrived: Callable[[Machine, JournalId], None] = lambda machine, journal: None,
         on_contact: Callable[[Channel], None] = lambda channel: None,
@@ -49,6 +51,7 @@ class World:
         self.machines: dict[str, Machine] = {}
         self.links: dict[tuple[str, str], Link] = {}
         self._stand_ins = stand_ins
+        self._worth = worth
         self._sealer_for = sealer_for or (lambda _: self.fleet.seal)
         self._on_arrived = on_arrived
         self._on_contact = on_contact
@@ -69,6 +72,7 @@ class World:
             on_dial=self._dial,
             on_arrived=self._on_arrived,
             stand_ins=self._stand_ins,
+            worth=self._worth,
         )
         self.machines[name] = machine
         return machine

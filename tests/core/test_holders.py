@@ -7,7 +7,7 @@ from collections.abc import Callable
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from meshnode.core.holders import HOLDERS_MAX, NEAREST_MAX, Holders
+from meshnode.core.holders import COPIES_MAX, HOLDERS_MAX, HOLDERS_MIN, NEAREST_MAX, ROWS_MAX, Holders
 from meshnode.core.identity import DeviceId, JournalId
 from meshnode.core.intervals import NONE, Ranges
 
@@ -183,8 +183,8 @@ def test_the_nearest_are_kept_in_whatever_order_they_come(order: list[int]) -> N
     nearest = {device(number): Ranges.span(1, number + 1) for number in range(HOLDERS_MAX)}
     assert dict(holders.of(J)) == nearest
     assert dict(holders.of(K)) == nearest
-    assert holders.layers(J)[-1] == Ranges.single(1)
-    assert len(holders.layers(J)) == HOLDERS_MAX
+    assert holders.layers(J)[-1] == Ranges.span(1, HOLDERS_MAX - COPIES_MAX + 1)
+    assert len(holders.layers(J)) == COPIES_MAX
 
 
 def test_who_is_heard_of_takes_no_place_of_who_was_seen() -> None:
@@ -194,7 +194,7 @@ def test_who_is_heard_of_takes_no_place_of_who_was_seen() -> None:
         holders.see(J, device(number), Ranges.single(1))
     for number in range(2 * HOLDERS_MAX):
         holders.hear(J, device(number), Ranges.single(1))
-    assert len(holders.layers(J)) == HOLDERS_MAX
+    assert len(holders.layers(J)) == COPIES_MAX
     assert len(holders) == 2 * HOLDERS_MAX
 
 
@@ -227,6 +227,19 @@ def test_the_cost_grows_with_the_journals_and_not_with_the_fleet() -> None:
     rows = sum(1 for journal in ids for _ in holders.of(journal))
     assert rows == len(holders) == 2 * HOLDERS_MAX * count, "all that there is room for, and no more"
     for journal in ids:
-        assert len(holders.layers(journal)) <= HOLDERS_MAX
+        assert len(holders.layers(journal)) <= COPIES_MAX
     holders.keep(ids[:3])
     assert len(holders) <= 2 * HOLDERS_MAX * 3
+
+
+def test_of_very_many_journals_fewer_devices_are_remembered() -> None:
+    """As many rows as ever, and of each journal the nearest few."""
+    holders = Holders(by_number)
+    journals = [JournalId(number.to_bytes(16, "big")) for number in range(ROWS_MAX // 8)]
+    for _ in range(2):
+        for number in reversed(range(HOLDERS_MIN + 2)):
+            for journal in journals:
+                holders.see(journal, device(number), Ranges.single(1))
+    assert len(holders) <= ROWS_MAX // 2
+    nearest = {device(number) for number in range(ROWS_MAX // (2 * len(journals)))}
+    assert {each for each, _ in holders.of(journals[-1])} == nearest

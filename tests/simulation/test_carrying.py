@@ -109,6 +109,18 @@ def test_a_new_row_goes_on_where_the_last_one_was_cut() -> None:
     assert carried.bytes_moved > 7 * PAYLOAD_SIZE_MAX + 1e5
 
 
+def test_what_has_the_most_worth_goes_first() -> None:
+    messages = [PlannedMessage(at, "siti", size) for at, size in enumerate([30_000, 90_000, 60_000])]
+    plan = Plan((PlannedContact(10, 11, "siti", "office", 1e5),), tuple(messages), ("office",))
+    assert delivered(carry(plan, store_bytes=0)) == [True, False, True]
+    assert delivered(carry(plan, store_bytes=0, worth=lambda message: message.lacking_bytes)) == [
+        False,
+        True,
+        False,
+    ]
+    assert delivered(carry(plan, store_bytes=0, worth=lambda message: message.age_s)) == [True, False, False]
+
+
 # --- carriers ---------------------------------------------------------------------------------------------------
 
 CHAIN: list[Contact] = [(10, 20, "siti", "budi", 1e6), (100, 110, "budi", "office", 1e6)]
