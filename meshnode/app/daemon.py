@@ -76,8 +76,9 @@ from meshnode.drivers.writer import Writer
 
 log: Final = logging.getLogger("meshnode")
 
-#: Between two looks at the free disk.
+#: Between two looks at the free disk, which others fill too; and while this node is writing.
 SPACE_S: Final = 5.0
+WRITING_SPACE_S: Final = 0.5
 #: The ticker turns at least so often, to notice that the machine was suspended. Few enough for a battery.
 TURN_MAX_S: Final = 30.0
 #: A machine that was suspended for longer has other neighbours, and peers who have given it up.
@@ -184,7 +185,8 @@ class Daemon:
 
     def dispatch(self, event: Event) -> None:
         """Tell the brain, and do what it says."""
-        if isinstance(event, SubmissionOpened | Brought):
+        writing = isinstance(event, Written) and trio.current_time() - self._space_s >= WRITING_SPACE_S
+        if writing or isinstance(event, SubmissionOpened | Brought | Opened):
             self._look_at_space()
         uplink = self.node.state.uplink
         self._do(self.node.handle(event, self.now()))
