@@ -102,6 +102,9 @@ class Contact:
         self.offers: dict[JournalId, Ranges] = {}
         #: Journals of which nothing was to be asked, and what that followed from (`fetching`).
         self.nothing_of: dict[JournalId, tuple[Ranges, ...]] = {}
+        #: How often its offers have grown, and when all of them were looked at last (`fetching`).
+        self.grown = 0
+        self.looked: tuple[int, int] | None = None
         self._offered_pairs = 0
         #: Journals that go to the peer: what it holds of them has arrived, and is of no use anywhere else.
         self.ends: set[JournalId] = set()
@@ -197,6 +200,7 @@ class Contact:
     def set_offer(self, journal: JournalId, ranges: Ranges) -> None:
         """Of what the peer holds of a journal, just these are worth asking for."""
         self._offered_pairs += len(ranges.pairs) - len(self.offers.get(journal, NONE).pairs)
+        self.grown += 1
         if ranges:
             self.offers[journal] = ranges
         else:

@@ -30,6 +30,8 @@ class Fetching:
     def __init__(self, ledger: Ledger, holders: Holders) -> None:
         self._ledger = ledger
         self._holders = holders
+        #: How often something asked of a contact has become free to be asked of another.
+        self.loosened = 0
         #: Arrived, on the way to the disk.
         self.landing: dict[JournalId, Ranges] = {}
         #: Came, but there was no room; not asked for again until there is.
@@ -61,6 +63,7 @@ class Fetching:
 
     def release(self, contact: Contact) -> None:
         """Nothing is owed by this contact any more."""
+        self.loosened += 1
         for journal, ranges in contact.wanting.items():
             self._shrink(self._asked, journal, ranges)
         contact.wanting = {}
@@ -70,6 +73,7 @@ class Fetching:
         owed = contact.wanting.get(journal, NONE)
         lost = owed - contact.offers.get(journal, NONE)
         if lost:
+            self.loosened += 1
             self._shrink(contact.wanting, journal, lost)
             self._shrink(self._asked, journal, lost)
 
@@ -106,13 +110,19 @@ class Fetching:
     ) -> list[Wanted]:
         """What to ask of this contact that is asked of nobody yet. `room_bytes`: for others' bundles;
         `own_room_bytes`: for bundles that end here; `farther`: the peer is farther from an office than this node."""
-        rows: list[Wanted] = []
+        # When there is room, only what was loosened or is offered since can be asked for that was not the last time.
         is_full = room_bytes < PAYLOAD_SIZE_MAX
+        looking = self.loosened + self._ledger.shrunk, contact.grown
+        if contact.looked == looking and not is_full:
+            return []
+        contact.looked = None if is_full or own_room_bytes < PAYLOAD_SIZE_MAX else looking
+        rows: list[Wanted] = []
         most = most_copies(self._ledger, self._holders) if is_full else 0
         pairs = 0
         known = set(certified)
         for journal_id, offered in contact.offers.items():
             if len(rows) >= JOURNALS_PER_FRAME or pairs >= PAIRS_PER_FRAME:
+                contact.looked = None
                 break
             if journal_id in contact.ends and not self._ends_here_too(journal_id):
                 continue  # it waits there for the rest of its message, and is of no use anywhere else
@@ -121,6 +131,8 @@ class Fetching:
                 if is_full and not fitting and self._is_foreign(journal_id):
                     fitting = better_placed(self._holders, journal_id, lacking, most, farther=farther)
                 lacking = first_ranges(fitting)
+                if lacking != fitting:
+                    contact.looked = None
             if lacking:
                 pairs += len(lacking.pairs)
                 rows.append(self._assign(contact, journal_id, lacking, known, now_s))

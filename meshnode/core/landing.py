@@ -58,6 +58,7 @@ class Landings:
             case Fate.TAKEN:
                 return
             case Fate.USELESS:
+                state.fetching.loosened += 1
                 # Not asked of this peer again. Another one is asked: it may be younger there, or this one has lied.
                 contact.set_offer(journal_id, contact.offers.get(journal_id, NONE) - Ranges.single(number))
             case Fate.NO_ROOM:

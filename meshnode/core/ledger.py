@@ -82,6 +82,8 @@ class Ledger:
         #: Bytes of others' bundles by source; sources without any are absent.
         self.foreign_bytes: dict[DeviceId, int] = {}
         self.foreign_count = 0
+        #: How often something that was here or known has come to lack.
+        self.shrunk = 0
         #: By endpoint: how many journals it has signed for.
         self.signed_for: Counter[bytes] = Counter()
         self._buckets = [0] * BUCKETS
@@ -190,6 +192,7 @@ class Ledger:
 
     def drop(self, journal: Journal, ranges: Ranges) -> Ranges:
         """Let go of these; what of them was held. An own bundle stays unless it is receipted."""
+        self.shrunk += 1
         gone = ranges & journal.held
         if self.is_mine(journal):
             gone = gone & journal.receipted
@@ -205,6 +208,7 @@ class Ledger:
         if entry is not None:
             journal.held -= Ranges.single(number)
             journal.lost |= Ranges.single(number)
+            self.shrunk += 1
             if self.is_foreign(journal):
                 self._count(journal, [entry], -1)
 

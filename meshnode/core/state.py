@@ -290,4 +290,5 @@ class State:
     def room_grew(self) -> None:
         """What was declined for lack of room may be asked for again."""
         self.fetching.declined.clear()
+        self.fetching.loosened += 1
         self.ask_all()

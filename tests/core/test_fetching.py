@@ -294,6 +294,32 @@ def test_the_busiest_is_helped_first() -> None:
     assert taken[1] is wati
 
 
+def test_what_has_not_changed_is_not_looked_at_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of thousands of journals, each time that something comes."""
+    fetching = Fetching(Ledger(ME), NOBODY)
+    peer = contact("agus")
+    for at in range(JOURNALS_PER_FRAME // 2):
+        peer.note_offer(Held(JournalId(at.to_bytes(16, "big")), Ranges.span(1, 3), 0))
+    assert ask(fetching, peer)
+    looked: list[JournalId] = []
+    unasked = Fetching._unasked
+
+    def counted(self: Fetching, of: Contact, journal: JournalId, offered: Ranges) -> Ranges:
+        looked.append(journal)
+        return unasked(self, of, journal, offered)
+
+    monkeypatch.setattr(Fetching, "_unasked", counted)
+    for _ in range(10):
+        assert ask(fetching, peer) == NONE
+    assert not looked
+    other = contact("wati", 1, 2, 3)
+    assert ask(fetching, other) == Ranges.span(1, 3)
+    fetching.release(other)
+    peer.note_offer(Held(J, Ranges.single(2), 0))
+    assert ask(fetching, peer) == Ranges.single(2)
+    assert len(looked) > JOURNALS_PER_FRAME // 2, "what was loosened may be in any"
+
+
 class Askers(RuleBasedStateMachine):
     """Three contacts that offer, withdraw, deliver and fail: nothing is ever asked of two of them at once."""
 
