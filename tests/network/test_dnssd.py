@@ -418,7 +418,9 @@ def forged(name: bytes, keys: bytes, address: str) -> bytes:
     return numbers(0, 0x8400, 0, 5, 0, 0) + pointer + pointer + srv + txt + a
 
 
-def test_forged_and_broken_packets_do_no_harm(lab: netns.Lab, pair: Pair) -> None:
+def test_forged_and_broken_packets_do_no_harm(lab: netns.Lab) -> None:
+    # An IPv6 address is ready a second later: then they join again, and miss what is sent meanwhile.
+    pair = Pair(lab, ipv6=False)
     eve = b"eve".ljust(16)
     name, keys = eve.hex().encode(), text(fleet=FLEET.hex(), id=eve.hex())
     good = forged(name, keys, "10.77.0.66")
@@ -438,8 +440,7 @@ def test_forged_and_broken_packets_do_no_harm(lab: netns.Lab, pair: Pair) -> Non
     pair.budi_host.unplug()
     seconds("after forgeries", lambda: pair.budi_host.plug(pair.place), *pair.found_again())
     assert pair.budi.end(FOUND_S) == 0
-    at = {line.split()[3] for line in sightings(pair.budi)}
-    assert {each for each in at if not each.startswith("fe80::")} == {"10.77.0.2:7766", "10.77.0.66:7766"}
+    assert {line.split()[3] for line in sightings(pair.budi)} == {"10.77.0.2:7766", "10.77.0.66:7766"}
     assert not [line for line in pair.budi.printed if "Exception" in line]
 
 
