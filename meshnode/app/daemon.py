@@ -76,9 +76,6 @@ from meshnode.drivers.writer import Writer
 
 log: Final = logging.getLogger("meshnode")
 
-#: Between two looks at the free disk, which others fill too; and while this node is writing.
-SPACE_S: Final = 5.0
-WRITING_SPACE_S: Final = 0.5
 #: The ticker turns at least so often, to notice that the machine was suspended. Few enough for a battery.
 TURN_MAX_S: Final = 30.0
 #: A machine that was suspended for longer has other neighbours, and peers who have given it up.
@@ -114,7 +111,6 @@ class Daemon:
         self._contact = 0
         self._door = Door()
         self._grumble = Grumbles(trio.current_time)
-        self._space_s = float("-inf")
         self._space = DiskSpace(home, store, outside, config.store.floor_bytes)
         self._kept_version = membership.document.version
         self._document_problem: FileTrouble | None = None
@@ -185,7 +181,7 @@ class Daemon:
 
     def dispatch(self, event: Event) -> None:
         """Tell the brain, and do what it says."""
-        writing = isinstance(event, Written) and trio.current_time() - self._space_s >= WRITING_SPACE_S
+        writing = isinstance(event, Written) and self._space.is_due(trio.current_time(), writing=True)
         if writing or isinstance(event, SubmissionOpened | Brought | Opened):
             self._look_at_space()
         uplink = self.node.state.uplink
@@ -206,7 +202,7 @@ class Daemon:
         ):
             self._retick.set()
         if isinstance(event, WriteFailed):
-            self._space_s = float("-inf")
+            self._space.looked_s = float("-inf")
         if isinstance(event, Written | WriteFailed):
             self.carrying.written()
 
@@ -321,7 +317,7 @@ class Daemon:
             self._grumble(f"cannot ask how much of the disk is free: {error.strerror}")
             return
         self._do(self.node.handle(space, self.now()))
-        self._space_s = trio.current_time()
+        self._space.looked_s = trio.current_time()
         self._keep(self.node.state.document)
 
     # --- tasks --------------------------------------------------------------------------------------------------
@@ -363,7 +359,7 @@ class Daemon:
         while True:
             self._look_at_sleep()
             self.dispatch(Tick())
-            if trio.current_time() - self._space_s >= SPACE_S:
+            if self._space.is_due(trio.current_time()):
                 self._look_at_space()
             self._retick = trio.Event()
             wait_s = min(TURN_MAX_S, self.node.next_tick_s() - self.now().s)

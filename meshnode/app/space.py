@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+from math import inf
+from typing import Final
 
 from meshnode.app.home import Home
 from meshnode.app.outside import Outside
@@ -11,6 +13,10 @@ from meshnode.core.limits import FLOOR_BYTES, FLOOR_SHARE
 from meshnode.core.ports import Space
 from meshnode.drivers.sqlite import LOG_SIZE, SqliteStore
 from meshnode.drivers.writer import BATCH_BYTES
+
+#: Between two looks at the free disk, which others fill too; and while this node is writing.
+SPACE_S: Final = 5.0
+WRITING_SPACE_S: Final = 0.5
 
 
 class DiskSpace:
@@ -22,6 +28,12 @@ class DiskSpace:
         self._outside = outside
         self._floor_bytes = floor_bytes
         self._sizes = 0, 0
+        #: When it was looked at last.
+        self.looked_s = -inf
+
+    def is_due(self, now_s: float, *, writing: bool = False) -> bool:
+        """Whether it is time to look again."""
+        return now_s - self.looked_s >= (WRITING_SPACE_S if writing else SPACE_S)
 
     def sizes(self) -> tuple[int, int]:
         """As `SqliteStore.sizes`; what was last known while the disk does not say: a commit will tell why."""

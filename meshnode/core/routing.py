@@ -1,9 +1,10 @@
 """What to send first, and what to discard when space is short. Pure functions of what is known of bundles and peers.
 
 Sending
-    A contact may end at any moment, so the order decides what gets through. By priority class; then what a revoked
-    device signed goes last, since nobody can tell when it signed; then the messages that can become whole at the peer
-    from here; then by gain a byte (RAPID, Balasubramanian et al., SIGCOMM 2007; GBSD, Krifa et al., SECON 2008):
+    A contact may end at any moment, so the order decides what gets through. What a revoked device signed goes last of
+    all, since nobody can tell when it signed; else by priority class; then first the messages that can become whole at
+    the peer from here; then by gain a byte (RAPID, Balasubramanian et al., SIGCOMM 2007; GBSD, Krifa et al., SECON
+    2008):
 
         worth = (delay now - delay with one more copy at the peer) / bytes of the message that the peer lacks
 
@@ -17,9 +18,9 @@ Sending
     office, a gateway or an uplink every message is worth its arrival, so there the smallest remainder goes first, as
     everywhere before numbers are learned: shortest remaining work first minimises the mean.
 
-    What is told may be wrong or a lie. A message that is DOUBT times as old as a holder's number, and still not
-    delivered, shows that the holder is not that near: its number counts as a share of the message's age. And age itself
-    weighs (AGEING_S), so that nothing starves, however large it is or whatever is said of it.
+    What is told may be wrong or a lie. A message that has grown old and is still not delivered shows that its holders
+    are not that near: no number counts for less than a share of the message's age (DOUBT). And age itself weighs
+    (AGEING_S), so that nothing starves, however large it is or whatever is said of it.
 
     A message's parts stay together. Those of which the fewest others hold a copy go first, and among equals they begin
     at a place that is the peer's own, so two carriers of one large message do not carry the same half.
