@@ -61,6 +61,9 @@ from meshnode.core.rows import Entry
 DOUBT: Final = 0.5
 #: A message so old weighs twice as much as a new one, one of twice the age five times.
 AGEING_S: Final = 14 * 24 * 3600.0
+#: Ages count in steps: two messages of about the same age are worth the same whenever either was looked at, so the
+#: older one stays in front.
+AGE_STEP_S: Final = 3600.0
 #: Copies of what has arrived at its end: more than anything else has.
 ARRIVED: Final = 2**30
 
@@ -131,7 +134,7 @@ class Order:
             peer_away_s=peer_away_s,
             own_away_s=self.own_away_s,
             others_away_s=others_s,
-            age_s=max(0.0, self.now_s - born_s),
+            age_s=max(0.0, (self.now_s - born_s) // AGE_STEP_S * AGE_STEP_S),
         )
         is_revoked, is_incomplete = journal.source in self.revoked, not lacking <= journal.held
         rank = 4 * is_revoked + 2 * entry.priority + is_incomplete, -self.worth(candidate)

@@ -97,6 +97,20 @@ def test_parts_of_a_message_stay_together(
     assert changes == len(messages) - 1
 
 
+def test_of_equals_the_older_one_goes_first_whenever_they_were_asked_for() -> None:
+    ledger, journal = carrying()
+    for first, born_s in ((1, 100.0), (3, 101.0)):
+        ledger.add(
+            journal,
+            {number: Entry(PAYLOAD_SIZE_MAX, ROUTINE, first, 2, born_s, 60) for number in (first, first + 1)},
+        )
+    peer = contact()
+    for numbers, now_s in (([1, 2], 110.0), ([3, 4], 120.0)):
+        want = Want(PLENTY, (Wanted(journal.id, Ranges.of(numbers), NONE, True),))
+        peer.note_want(want, ledger, replace(ORDER, now_s=now_s))
+    assert drain(peer, ledger, replace(ORDER, now_s=130.0)) == [1, 2, 3, 4]
+
+
 def test_what_is_urgent_overtakes_what_is_queued_but_not_what_the_link_has() -> None:
     ledger, journal = carrying((PAYLOAD_SIZE_MAX, ROUTINE, 12))
     peer = contact()

@@ -79,11 +79,11 @@ class Pair:
         self.link = link
 
     def carry(self, sizes: tuple[int, ...], within_s: float) -> float:
-        """The first submits a message of each size; how long it takes until the second has the first of them."""
+        """The first submits a message of each size; how long it takes until the second has one of them."""
         began_s = monotonic()
         for size in sizes:
             self.near.give({"photo": bytes(size)})
-        self.fleet.until("the first is carried", lambda: self.near.states()[0] == "carried", within_s)
+        self.fleet.until("one is carried", lambda: "carried" in self.near.states(), within_s)
         return monotonic() - began_s
 
     def hurry(self, within_s: float) -> tuple[float, list[str]]:
