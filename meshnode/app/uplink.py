@@ -33,7 +33,7 @@ from meshnode.core.uplink import Failure, Problem, Web, classify, most_telling, 
 from meshnode.drivers import network
 from meshnode.drivers.link import shorten_kernel_queue
 from meshnode.drivers.proxy import Proxy, ProxyTrouble, system_proxy, tunnel
-from meshnode.drivers.tls import NoContact, Tls, unreached
+from meshnode.drivers.tls import NoContact, Tls, TlsStream, unreached
 from meshnode.drivers.uplink import (
     CannotBindError,
     Counted,
@@ -300,5 +300,5 @@ def _is_loopback(host: str) -> bool:
 
 
 def _counted(stream: trio.abc.Stream) -> Counted | None:
-    inner = stream.transport_stream if isinstance(stream, trio.SSLStream) else stream
+    inner = stream.transport_stream if isinstance(stream, TlsStream) else stream
     return inner if isinstance(inner, Counted) else None

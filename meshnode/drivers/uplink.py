@@ -108,35 +108,34 @@ def interface_of(stream: trio.SocketStream, addresses: Iterable[tuple[str, str]]
 class Counted(trio.abc.Stream):
     """A stream that tells `on_bytes` of each piece that has gone out or come in."""
 
-    def __init__(self, inner: trio.abc.Stream, on_bytes: Callable[[int], None]) -> None:
-        self.inner = inner
+    def __init__(self, transport_stream: trio.abc.Stream, on_bytes: Callable[[int], None]) -> None:
+        self.transport_stream = transport_stream
         self._on_bytes = on_bytes
 
     async def send_all(self, data: bytes | bytearray | memoryview) -> None:
         """As trio's; counted before it goes, since what breaks off has mostly gone."""
         self._on_bytes(len(data))
-        await self.inner.send_all(data)
+        await self.transport_stream.send_all(data)
 
     async def wait_send_all_might_not_block(self) -> None:
         """As trio's."""
-        await self.inner.wait_send_all_might_not_block()
+        await self.transport_stream.wait_send_all_might_not_block()
 
     async def receive_some(self, max_bytes: int | None = None) -> bytes | bytearray:
         """As trio's."""
-        data = await self.inner.receive_some(max_bytes)
+        data = await self.transport_stream.receive_some(max_bytes)
         self._on_bytes(len(data))
         return data
 
     async def aclose(self) -> None:
         """As trio's."""
-        await self.inner.aclose()
+        await self.transport_stream.aclose()
 
 
 def socket_of(stream: trio.abc.Stream) -> trio.SocketStream:
     """The connection under TLS and counting."""
-    while isinstance(stream, trio.SSLStream | Counted):
-        stream = stream.inner if isinstance(stream, Counted) else stream.transport_stream
-    assert isinstance(stream, trio.SocketStream)
+    while not isinstance(stream, trio.SocketStream):
+        stream = getattr(stream, "transport_stream")  # noqa: B009 - TLS is another driver's
     return stream
 
 

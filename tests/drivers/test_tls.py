@@ -61,7 +61,7 @@ def theirs(tmp_path_factory: pytest.TempPathFactory) -> Papers:
     return Papers(tmp_path_factory.mktemp("theirs"), "Garut")
 
 
-Result = tuple[TlsStream, Certificate] | NoContact
+Result = tuple[TlsStream[trio.SocketStream], Certificate] | NoContact
 
 
 class Door:
