@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Final
 
 from meshnode.core.errors import RemoteError
@@ -32,6 +33,7 @@ ROUTINE: Final = 1
 PRIORITIES: Final = {"urgent": URGENT, "routine": ROUTINE}
 
 
+@lru_cache(maxsize=1024)  # asked for every bundle, and most are of a few journals
 def journal_id(source: bytes, destination: bytes, epoch: bytes) -> JournalId:
     """The first 16 bytes of SHA-256(source, destination, epoch)."""
     return JournalId(hashlib.sha256(source + destination + epoch).digest()[:ID_SIZE])

@@ -222,8 +222,7 @@ class Contact:
         if self.received_bytes > self._credit_told:
             raise RemoteError("BUNDLE", "came without credit for it")
         self.wanting_since_s = now_s
-        left = self.wanting.get(journal, NONE) - Ranges.single(number)
-        if left:
+        if left := self.wanting.get(journal, NONE).minus(number):
             self.wanting[journal] = left
         else:
             self.wanting.pop(journal, None)

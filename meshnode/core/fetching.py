@@ -42,11 +42,11 @@ class Fetching:
 
     def arrived(self, journal: JournalId, number: int) -> None:
         """A bundle came; it is asked of nobody any more."""
-        self._shrink(self._asked, journal, Ranges.single(number))
+        self._put(self._asked, journal, self._asked.get(journal, NONE).minus(number))
 
     def land(self, journal: JournalId, number: int) -> None:
         """It goes to the disk now."""
-        self.landing[journal] = self.landing.get(journal, NONE) | Ranges.single(number)
+        self.landing[journal] = self.landing.get(journal, NONE).plus(number)
 
     def landed(self, journal: JournalId, ranges: Ranges) -> None:
         """It is there, or writing it failed."""
@@ -54,12 +54,11 @@ class Fetching:
 
     def decline(self, journal: JournalId, number: int) -> None:
         """There is no room for it."""
-        self.declined[journal] = self.declined.get(journal, NONE) | Ranges.single(number)
+        self.declined[journal] = self.declined.get(journal, NONE).plus(number)
 
     def lacks(self, journal: JournalId, number: int) -> bool:
         """Whether a bundle is of use here: neither held, delivered nor on its way to the disk."""
-        ranges = Ranges.single(number)
-        return bool(self._ledger.lacking(journal, ranges) - self.landing.get(journal, NONE))
+        return self._ledger.lacks(journal, number) and number not in self.landing.get(journal, NONE)
 
     def release(self, contact: Contact) -> None:
         """Nothing is owed by this contact any more."""
@@ -88,9 +87,12 @@ class Fetching:
         self.withdraw(contact, journal)
         return contact.wanting.get(journal, NONE) != before
 
+    @classmethod
+    def _shrink(cls, table: dict[JournalId, Ranges], journal: JournalId, ranges: Ranges) -> None:
+        cls._put(table, journal, table.get(journal, NONE) - ranges)
+
     @staticmethod
-    def _shrink(table: dict[JournalId, Ranges], journal: JournalId, ranges: Ranges) -> None:
-        left = table.get(journal, NONE) - ranges
+    def _put(table: dict[JournalId, Ranges], journal: JournalId, left: Ranges) -> None:
         if left:
             table[journal] = left
         else:

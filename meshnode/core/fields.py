@@ -59,60 +59,63 @@ class Reader:
         if len(items) != count:
             raise RemoteError(what, f"has {len(items)} items instead of {count}")
 
-    def _next(self, field: str) -> tuple[Any, str]:
+    def _next(self) -> Any:
         item = self._items[self._at]
         self._at += 1
-        return item, f"{self._what}.{field}"
+        return item
+
+    def _refusal(self, field: str, problem: str) -> RemoteError:
+        return RemoteError(f"{self._what}.{field}", problem)
 
     def whole(self, field: str, least: int, most: int) -> int:
         """A whole number from `least` to `most`."""
-        item, name = self._next(field)
+        item = self._next()
         if type(item) is not int:
-            raise RemoteError(name, "is not a whole number")
+            raise self._refusal(field, "is not a whole number")
         if not least <= item <= most:
-            raise RemoteError(name, f"is {item}, not from {least} to {most}")
+            raise self._refusal(field, f"is {item}, not from {least} to {most}")
         return item
 
     def real(self, field: str) -> float:
         """A finite number that is not negative."""
-        item, name = self._next(field)
+        item = self._next()
         if type(item) is not float or not 0 <= item < inf:
-            raise RemoteError(name, "is not a finite number from 0 on")
+            raise self._refusal(field, "is not a finite number from 0 on")
         return item
 
     def octets(self, field: str, least: int, most: int | None = None) -> bytes:
         """A byte string of `least` to `most` bytes; exactly `least` without `most`."""
-        item, name = self._next(field)
+        item = self._next()
         if type(item) is not bytes:
-            raise RemoteError(name, "is not a byte string")
+            raise self._refusal(field, "is not a byte string")
         most = least if most is None else most
         if not least <= len(item) <= most:
-            raise RemoteError(name, f"has {len(item)} bytes, not {least} to {most}")
+            raise self._refusal(field, f"has {len(item)} bytes, not {least} to {most}")
         return item
 
     def text(self, field: str, size_max: int) -> str:
         """Text of at most `size_max` bytes of UTF-8."""
-        item, name = self._next(field)
+        item = self._next()
         if type(item) is not str:
-            raise RemoteError(name, "is not text")
+            raise self._refusal(field, "is not text")
         if len(item.encode()) > size_max:
-            raise RemoteError(name, f"has more than {size_max} bytes")
+            raise self._refusal(field, f"has more than {size_max} bytes")
         return item
 
     def flag(self, field: str) -> bool:
         """True or false."""
-        item, name = self._next(field)
+        item = self._next()
         if type(item) is not bool:
-            raise RemoteError(name, "is neither true nor false")
+            raise self._refusal(field, "is neither true nor false")
         return item
 
     def items(self, field: str, count_max: int) -> list[Any]:
         """A list of at most `count_max` items, unread."""
-        item, name = self._next(field)
+        item = self._next()
         if type(item) is not list:
-            raise RemoteError(name, "is not a list")
+            raise self._refusal(field, "is not a list")
         if len(item) > count_max:
-            raise RemoteError(name, f"has more than {count_max} items")
+            raise self._refusal(field, f"has more than {count_max} items")
         return item
 
     def each(self, field: str, count_max: int, count: int, read: Callable[[Reader], T]) -> list[T]:
@@ -125,4 +128,4 @@ class Reader:
 
     def raw(self, field: str) -> tuple[Any, str]:
         """The item as it is, with its full name, for a codec of its own."""
-        return self._next(field)
+        return self._next(), f"{self._what}.{field}"

@@ -444,6 +444,8 @@ class FrameReader:
                 if len(held) - at < _LENGTH_SIZE + size:
                     break
                 at += _LENGTH_SIZE + size
-                yield decode(bytes(held[at - size : at]))
+                with memoryview(held) as view, view[at - size : at] as body:  # a payload is copied once
+                    frame = decode(body)
+                yield frame
         finally:
             del held[:at]

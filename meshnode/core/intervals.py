@@ -128,6 +128,33 @@ class Ranges:
                 out.append((start, last))
         return Ranges._of(self.pairs[:lo] + tuple(out) + self.pairs[hi:])
 
+    def plus(self, number: int) -> Ranges:
+        """With one number more."""
+        pairs = self.pairs
+        at = bisect_right(pairs, (number, NUMBER_MAX + 1))  # where a pair that begins after it would be
+        first = last = number
+        lo = hi = at
+        if at and pairs[at - 1][1] >= number - 1:
+            first, before = pairs[at - 1]
+            if before >= number:
+                return self
+            lo -= 1
+        if at < len(pairs) and pairs[at][0] == number + 1:
+            last = pairs[at][1]
+            hi += 1
+        return Ranges._of((*pairs[:lo], (first, last), *pairs[hi:]))
+
+    def minus(self, number: int) -> Ranges:
+        """Without one number."""
+        pairs = self.pairs
+        at = bisect_right(pairs, (number, NUMBER_MAX + 1)) - 1
+        if at < 0 or pairs[at][1] < number:
+            return self
+        first, last = pairs[at]
+        left = ((first, number - 1),) if first < number else ()
+        right = ((number + 1, last),) if number < last else ()
+        return Ranges._of(pairs[:at] + left + right + pairs[at + 1 :])
+
     def __contains__(self, number: int) -> bool:
         at = bisect_right(self.pairs, (number, NUMBER_MAX + 1)) - 1
         return at >= 0 and self.pairs[at][1] >= number

@@ -53,8 +53,7 @@ class Landings:
         state.fetching.arrived(journal_id, number)
         if contact.is_trading:
             state.to_pump.add(contact.number)
-        farther = state.is_farther(contact)
-        match self.land(contact.number, frame, rows, landings, farther=farther):
+        match self.land(contact.number, frame, rows, landings):
             case Fate.TAKEN:
                 return
             case Fate.USELESS:
@@ -73,11 +72,9 @@ class Landings:
         frame: BundleFrame,
         rows: list[Row],
         landings: list[Landing],
-        *,
-        farther: bool = False,
     ) -> Fate:
-        """Check a bundle, and if it is taken add to `rows` and `landings` as `bundle` does. `farther`: who brings it is
-        farther from an office than this node. Raises RemoteError: of an unknown source, falsely signed, or altered."""
+        """Check a bundle, and if it is taken add to `rows` and `landings` as `bundle` does. Raises RemoteError: of an
+        unknown source, falsely signed, or altered."""
         state = self._state
         header = frame.bundle.header
         journal_id, number, size = header.journal, header.number, header.payload_size
@@ -95,7 +92,7 @@ class Landings:
             return Fate.KNOWN
         if state.ledger.is_foreign(journal) and frame.age_s > header.lifetime_s:
             return Fate.USELESS
-        if not self._make_room(journal, number, size, rows, farther=farther):
+        if not self._make_room(contact, journal, number, size, rows):
             if journal_id not in state.fetching.landing:
                 state.ledger.close(journal)
             return Fate.NO_ROOM
@@ -138,7 +135,9 @@ class Landings:
         contact.settled_bytes += size
         self._state.to_ask.add(contact.number)
 
-    def _make_room(self, journal: Journal, number: int, size: int, rows: list[Row], *, farther: bool) -> bool:
+    def _make_room(
+        self, bringer: ContactNumber, journal: Journal, number: int, size: int, rows: list[Row]
+    ) -> bool:
         """Whether there is room for a bundle, after discarding what it may displace."""
         state = self._state
         if not state.ledger.is_foreign(journal):
@@ -150,8 +149,10 @@ class Landings:
         if routing.claim(state.ledger, journal.source, room) >= size:
             copies_min = 0
         else:
+            contact = state.contacts.get(bringer)
+            is_farther = contact is not None and state.is_farther(contact)
             copies = routing.copies_of(state.holders, journal.id, number)
-            copies_min = copies + 1 if farther else routing.ARRIVED
+            copies_min = copies + 1 if is_farther else routing.ARRIVED
         for victim, ranges in routing.to_displace(state.ledger, state.holders, size - room, copies_min):
             self.discard(victim, ranges, rows)
         return state.foreign_room_bytes >= size

@@ -81,7 +81,8 @@ class Ledger:
         self.journals: dict[JournalId, Journal] = {}
         #: Bytes of others' bundles by source; sources without any are absent.
         self.foreign_bytes: dict[DeviceId, int] = {}
-        self.foreign_count = 0
+        #: Bytes carried for others, and how many bundles.
+        self.foreign_size = self.foreign_count = 0
         #: How often something that was here or known has come to lack.
         self.shrunk = 0
         #: By endpoint: how many journals it has signed for.
@@ -124,11 +125,6 @@ class Ledger:
         """Whether this node is where the fleet's messages go to, and not only an endpoint of its own."""
         return any(endpoint != self.me for endpoint in self.endpoints)
 
-    @property
-    def foreign_size(self) -> int:
-        """Bytes carried for others."""
-        return sum(self.foreign_bytes.values())
-
     def lacking(self, journal: JournalId, offered: Ranges) -> Ranges:
         """What of `offered` is neither held nor delivered, and of use here."""
         known = self.journals.get(journal)
@@ -137,6 +133,15 @@ class Ledger:
         if self.is_mine(known) and known.epoch == self._epoch:
             offered = offered & known.lost
         return offered - known.held - known.receipted
+
+    def lacks(self, journal: JournalId, number: int) -> bool:
+        """As `lacking`, of one number."""
+        known = self.journals.get(journal)
+        if known is None:
+            return True
+        if number in known.held or number in known.receipted:
+            return False
+        return number in known.lost or not (self.is_mine(known) and known.epoch == self._epoch)
 
     def offers(self) -> Iterator[Held]:
         """Of each journal that has something on offer: what."""
@@ -181,10 +186,13 @@ class Ledger:
 
     def _count(self, journal: Journal, entries: Iterable[Entry], sign: int) -> None:
         assert journal.source is not None
-        total = self.foreign_bytes.get(journal.source, 0)
+        size = count = 0
         for entry in entries:
-            total += sign * entry.size
-            self.foreign_count += sign
+            size += entry.size
+            count += 1
+        self.foreign_size += sign * size
+        self.foreign_count += sign * count
+        total = self.foreign_bytes.get(journal.source, 0) + sign * size
         if total:
             self.foreign_bytes[journal.source] = total
         else:

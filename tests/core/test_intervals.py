@@ -69,6 +69,12 @@ def test_operators(one: set[int], other: set[int]) -> None:
     check(b, other)
 
 
+@given(sets, numbers)
+def test_one_more_or_less(some: set[int], number: int) -> None:
+    check(Ranges.of(some).plus(number), some | {number})
+    check(Ranges.of(some).minus(number), some - {number})
+
+
 @given(sets, sets, sets)
 def test_operators_in_a_row(one: set[int], two: set[int], three: set[int]) -> None:
     check((Ranges.of(one) | Ranges.of(two)) - Ranges.of(three), (one | two) - three)
