@@ -82,6 +82,8 @@ class TlsStream(trio.abc.Stream, Generic[S]):
         self._tls = context.wrap_bio(self._incoming, self._outgoing, server_side=server_side)
         self._flushing = trio.Lock()
         self._buffer = bytearray()
+        #: Why nothing more will come: an SSLError, or the end.
+        self._end: Exception | None = None
 
     async def do_handshake(self) -> None:
         """Shake hands. Raises BrokenResourceError: the other side does not, or not as it should."""
@@ -128,36 +130,37 @@ class TlsStream(trio.abc.Stream, Generic[S]):
         """All that has come, up to `max_bytes`; b"" at the end. Raises BrokenResourceError."""
         await checkpoint_if_cancelled()
         has_waited = False
-        while (data := self._decrypt(max_bytes or TRANSPORT_SIZE)) is None:
+        while not (data := self._decrypt(max_bytes or TRANSPORT_SIZE)) and self._end is None:
             await self._fill()
             has_waited = True
-        if self._outgoing.pending:
-            await self._flush()  # the peer has changed its key, and is to be told that this was seen
+        if self._outgoing.pending:  # the peer has changed its key, or is to be told what is wrong
+            with suppress(trio.BrokenResourceError, trio.ClosedResourceError):  # reading will tell
+                await self._flush()
         elif not has_waited:
             await cancel_shielded_checkpoint()
+        if not data and isinstance(self._end, ssl.SSLError):
+            raise trio.BrokenResourceError from self._end
         return data
 
-    def _decrypt(self, size_max: int) -> bytes | None:
-        """The records that are whole, b"" at the end, or None: nothing yet."""
+    def _decrypt(self, size_max: int) -> bytes:
+        """The records that are whole; `_end` says if nothing comes after them."""
         if len(self._buffer) < size_max:
             self._buffer = bytearray(size_max)
         size = 0
         with memoryview(self._buffer) as view:
             try:
-                while size < size_max:
+                while size < size_max and self._end is None:
                     # with a buffer it says how many, whatever typeshed says
                     taken: int = self._tls.read(size_max - size, view[size:])  # type: ignore[assignment]
-                    if not taken:
-                        break
                     size += taken
+                    if not taken:
+                        self._end = EOFError()
             except ssl.SSLWantReadError:
-                if not size:
-                    return None
+                pass
             except (ssl.SSLZeroReturnError, ssl.SSLEOFError):
-                pass  # once more at the next call, if something came before it
+                self._end = EOFError()
             except ssl.SSLError as error:
-                if not size:
-                    raise trio.BrokenResourceError from error
+                self._end = error
             return bytes(view[:size])
 
     async def _fill(self) -> None:
