@@ -67,7 +67,7 @@ async def test_what_both_send_at_once_arrives_whole(
     async with meeting(members) as ends, trio.open_nursery() as nursery:
         for at, stream in enumerate(ends):
             nursery.start_soon(send, stream, pieces[at])
-            nursery.start_soon(take, 1 - at, ends[1 - at])
+            nursery.start_soon(take, at, ends[1 - at])
     assert came == [b"".join(some) for some in pieces]
 
 
