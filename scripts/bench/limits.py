@@ -14,17 +14,26 @@ import sqlite3
 import ssl
 import subprocess
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from pathlib import Path
+from resource import struct_rusage
+from typing import Any
+
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+
+from meshnode.core.identity import SigningKey
+from meshnode.drivers.sqlite import LOG_SIZE, PAGE_SIZE
 
 KIB = 1024
 MIB = 1024 * KIB
 PIECE_SIZE = 256 * KIB
 COPY_SIZE = 200 * MIB
-#: As the node's store has it: large pages, and a log that is merged when it has grown to 8 MiB.
-PAGE_SIZE = 16 * KIB
-LOG_SIZE = 8 * MIB
+#: A TLS record holds so much at most.
+RECORD_SIZE = 16 * KIB
+#: How long a loop of one kind of cryptography is timed.
+LOOP_S = 0.5
 TICK_S = 1 / os.sysconf("SC_CLK_TCK")
 
 
@@ -95,6 +104,33 @@ def _send(credentials: Credentials, port: int) -> None:
         stream.recv(1)  # the end: until the receiver has all and closes
 
 
+# --- cryptography ---------------------------------------------------------------------------------------------------
+
+
+def _rate(step: Callable[[], object]) -> float:
+    """Steps a second on one core."""
+    step()
+    done, began_s = 0, time.perf_counter()
+    while time.perf_counter() - began_s < LOOP_S:
+        for _ in range(16):
+            step()
+        done += 16
+    return done / (time.perf_counter() - began_s)
+
+
+def aead_mib_s() -> float:
+    """MiB/s that one core encrypts with AES-256-GCM, a TLS record at a time."""
+    box, piece, nonce = AESGCM(os.urandom(32)), os.urandom(RECORD_SIZE), bytes(12)
+    return _rate(lambda: box.encrypt(nonce, piece, None)) * RECORD_SIZE / MIB
+
+
+def verify_s() -> float:
+    """Signatures a second that one core verifies, over as much as a bundle's header has."""
+    key, data = SigningKey.from_seed(os.urandom(32)), os.urandom(180)
+    signature = key.sign(data)
+    return _rate(lambda: key.public.verify(signature, data, "header"))
+
+
 # --- the disk -------------------------------------------------------------------------------------------------------
 
 
@@ -122,6 +158,20 @@ def sqlite_rows_s(folder: Path, rows: int, row_size: int, rows_per_commit: int) 
         connection.close()
         for name in ("raw.db", "raw.db-wal", "raw.db-shm"):
             (folder / name).unlink(missing_ok=True)
+
+
+def files_s(folder: Path) -> float:
+    """New files of 8 KiB a second, each one flushed to the disk before the next."""
+    data = os.urandom(8 * KIB)
+    path = folder / "raw.file"
+
+    def write() -> None:
+        with path.open("wb", buffering=0) as file:
+            file.write(data)
+            os.fsync(file.fileno())
+        path.unlink()
+
+    return _rate(write)
 
 
 def disk_size(folder: Path) -> int:
@@ -160,11 +210,39 @@ def switches(pid: int) -> dict[str, int]:
     return found
 
 
-def command_cpu_s(words: list[str]) -> float:
-    """CPU seconds of one command, from start to end. Raises CalledProcessError."""
-    process = subprocess.Popen(words, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
+def command_use(words: list[str], **more: Any) -> tuple[float, struct_rusage]:
+    """Seconds that one command took, and what it has used. Raises CalledProcessError."""
+    began_s = time.monotonic()
+    process = subprocess.Popen(words, **more)
     _, code, used = os.wait4(process.pid, 0)
+    seconds = time.monotonic() - began_s
     process.returncode = os.waitstatus_to_exitcode(code)
     if process.returncode:
         raise subprocess.CalledProcessError(process.returncode, words)
+    return seconds, used
+
+
+def command_cpu_s(words: list[str]) -> float:
+    """CPU seconds of one command, from start to end. Raises CalledProcessError."""
+    _, used = command_use(words, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
     return used.ru_utime + used.ru_stime
+
+
+def threads_cpu_s(pid: int) -> tuple[float, float]:
+    """CPU seconds so far of a process's first thread, where its event loop runs, and of all others that still are."""
+    of_loop, of_others = 0.0, 0.0
+    for task in Path(f"/proc/{pid}/task").iterdir():
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError):  # a thread that has just ended
+            fields = (task / "stat").read_text().rpartition(")")[2].split()
+            used_s = (int(fields[11]) + int(fields[12])) * TICK_S
+            if task.name == str(pid):
+                of_loop = used_s
+            else:
+                of_others += used_s
+    return of_loop, of_others
+
+
+def written_mib(pid: int) -> float:
+    """MiB that a process has had written to a disk so far."""
+    said = Path(f"/proc/{pid}/io").read_text()
+    return int(said.partition("\nwrite_bytes:")[2].split()[0]) / MIB
