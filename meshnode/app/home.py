@@ -6,7 +6,8 @@
     authority.crt fleet.document device.crt     membership: whom to trust, the fleet, this device's certificate
     office.key office.seal         an office or its gateway: the endpoint's signing key (PEM) and sealing seed (hex)
     metered.json                   what was spent of the day's bytes on mobile data
-    store.db control.json lock     what the daemon keeps, says of itself, and holds while it runs
+    store.db store.db-payloads-*   what the daemon keeps: the database, and beside it the large payloads
+    control.json lock              what it says of itself, and holds while it runs
     reserve                        a little space for a start on a full disk
 
 The keys may be encrypted, with one passphrase for all of them (`passphrase`).
@@ -139,6 +140,10 @@ class Home:
         self.lock_path = path / "lock"
         self.reserve_path = path / "reserve"
 
+    def payload_paths(self) -> list[Path]:
+        """The files of large payloads: of the store, and of damaged ones that are kept."""
+        return sorted(self.path.glob("*-payloads-" + 16 * "[0-9a-f]"))
+
     def request_path(self, name: str) -> Path:
         """Where the enrolment request of a device of this name is."""
         return self.path / f"{name}.request"
@@ -209,6 +214,7 @@ class Home:
             self.store_path,
             self.log_path,
             self.path / f"{self.store_path.name}-shm",
+            *self.payload_paths(),
             self.control_path,
         ):
             check_private(path)

@@ -4,10 +4,11 @@ Nothing that a damaged file says is believed. A bundle is kept if its source's s
 source whose certificate is lost, if it still has the checksum that was taken when it came); a receipt and a certificate
 if their signatures are; a message of this device if its checksum is, or its label opens with the device key.
 
-Two rounds over the file: the small rows first, then the bundles, one at a time. A row that was removed may turn up
-again where the list of free pages is damaged. Of others' bundles that does no harm. Of own ones it would: numbers that
-were never announced may have been used again. So of two with the same number the one with an entry counts, then the
-later one; and what belongs to no message is left to the rule of every start (`submitting.remains`).
+Two rounds over the file: the small rows first, then the bundles, one at a time, and those in slots, whose heads say
+enough even if there is no database any more. A row that was removed may turn up again where the list of free pages is
+damaged, and a slot where a crash has kept it from being wiped. Of others' bundles that does no harm. Of own ones it
+would: numbers that were never announced may have been used again. So of two with the same number the one with an entry
+counts, then the later one; and what belongs to no message is left to the rule of every start (`submitting.remains`).
 
 A message of which only bundles are left is listed again, without what the officer called it.
 
@@ -19,54 +20,29 @@ from __future__ import annotations
 
 import os
 import shutil
-import zlib
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Final, TypeGuard
+from typing import Final
 
 from meshnode.app.home import Home, Membership
 from meshnode.app.report import open_label
-from meshnode.core.bundle import EPOCH_SIZE, Bundle, journal_id, read_bundle
+from meshnode.app.salvage_small import Small, SmallReader, Where, looks_like_bundle
+from meshnode.core.bundle import Bundle, read_bundle
 from meshnode.core.errors import FileTrouble, LocalError, RemoteError, StoreTooNew
-from meshnode.core.identity import (
-    ID_SIZE,
-    SIGNATURE_SIZE,
-    Certificate,
-    DeviceId,
-    JournalId,
-    PublicKey,
-    read_certificate,
-)
+from meshnode.core.identity import JournalId
 from meshnode.core.intervals import NONE, Ranges
 from meshnode.core.introducing import EVERYONE
 from meshnode.core.limits import MIB
-from meshnode.core.receipt import Receipt, read_receipt
-from meshnode.core.rows import (
-    JournalRecord,
-    PutAddress,
-    PutBundle,
-    PutCertificate,
-    PutCustody,
-    PutMessage,
-    PutOpening,
-    PutReceipt,
-    Row,
-)
+from meshnode.core.rows import PutBundle, PutCertificate, PutCustody, PutMessage, PutOpening, Row
 from meshnode.core.sealing import SEAL_OVERHEAD, Drawer
 from meshnode.core.submitting import message_key
 from meshnode.drivers.sqlite import SqliteStore
-from meshnode.drivers.sqlite.pages import Found, Pages, Value
-from meshnode.drivers.sqlite.schema import (
-    FORMAT_MAX,
-    SCHEMA_VERSION,
-    checksum,
-    is_id,
-    is_number,
-    read_previous,
-)
-from meshnode.drivers.sqlite.swapping import BESIDE, begin_swap, finish_swap
+from meshnode.drivers.sqlite.heads import SLOT_SIZE, Head, slots_of
+from meshnode.drivers.sqlite.pages import Pages
+from meshnode.drivers.sqlite.schema import FORMAT_MAX, SCHEMA_VERSION
+from meshnode.drivers.sqlite.swapping import begin_swap, discard, finish_swap
 
 #: What is committed at once.
 BATCH_BYTES: Final = 4 * MIB
@@ -97,10 +73,13 @@ class Affected:
 @dataclass
 class Summary:
     """What was rescued. `lost`: bundles that the store had, and that are neither there nor delivered any more; as far
-    as the store still says what it had. `kept`: where the damaged store is now; None if it was not replaced."""
+    as the store still says what it had. `kept`: where the damaged store is now; None if it was not replaced. Beside
+    each are its large payloads, if it has any: `payloads`, `kept_payloads`."""
 
     path: Path
+    payloads: Path | None = None
     kept: Path | None = None
+    kept_payloads: list[Path] = field(default_factory=list)
     bundles: int = 0
     size_bytes: int = 0
     lost: int = 0
@@ -110,37 +89,13 @@ class Summary:
     affected: list[Affected] = field(default_factory=list)
 
 
-@dataclass(frozen=True, slots=True)
-class _Entry:
-    number: int
-    born_s: float
-    crc: int | None
-
-
-@dataclass
-class _Small:
-    """All but the bundles."""
-
-    clock_s: float = 0.0
-    certificates: dict[DeviceId, Certificate] = field(default_factory=dict)
-    receipts: dict[JournalId, PutReceipt] = field(default_factory=dict)
-    unproven: list[tuple[Receipt, float]] = field(default_factory=list)
-    journals: dict[JournalId, JournalRecord] = field(default_factory=dict)
-    messages: dict[int, PutMessage] = field(default_factory=dict)
-    openings: dict[JournalId, int] = field(default_factory=dict)
-    custody: dict[tuple[JournalId, DeviceId], list[tuple[int, int]]] = field(default_factory=dict)
-    addresses: list[PutAddress] = field(default_factory=list)
-    #: By the number of the row that has the bytes.
-    entries: dict[int, _Entry] = field(default_factory=dict)
-
-
 def salvage(
     home: Home, out: Path | None = None, progress: Callable[[int, int], None] = lambda *_: None
 ) -> Summary:
     """Rescue the store of a home into a new one, and put that in its place; with `out` only write it there.
 
-    `progress(done, total)` counts pages. Raises HomeBusy while a daemon runs, what `Home.load` raises, NoStore,
-    NoRoomForStore, OutExists, StoreTooNew, or StoreTrouble; then the store is as it was.
+    `progress(done, total)` counts pages and slots. Raises HomeBusy while a daemon runs, what `Home.load` raises,
+    NoStore, NoRoomForStore, OutExists, StoreTooNew, or StoreTrouble; then the store is as it was.
     """
     membership = home.load()
     with home.lock():
@@ -149,11 +104,14 @@ def salvage(
         try:
             with closing(Pages(home.store_path)) as pages:
                 _check(home, pages, new, is_out=out is not None)
-                done = _Salvage(membership, pages, progress).write(new)
+                rescue = _Salvage(home, membership, pages, progress)
+                _check_room([home.store_path, home.log_path, *rescue.slot_files], new.parent)
+                done = rescue.write(new, home.store_path if out is None else new)
         except FileNotFoundError:
             raise NoStore(home=home.path) from None
         if out is None:
             done.path, done.kept = home.store_path, begin_swap(home.store_path, new)
+            done.kept_payloads = rescue.slot_files
         return done
 
 
@@ -163,40 +121,53 @@ def _check(home: Home, pages: Pages, new: Path, *, is_out: bool) -> None:
         raise StoreTooNew(path=home.store_path, theirs=theirs, ours=SCHEMA_VERSION)
     if is_out and os.path.lexists(new):
         raise OutExists(path=new)
-    for suffix in ("", *BESIDE):  # what a crash has left of an earlier one
-        Path(f"{new}{suffix}").unlink(missing_ok=True)
-    needed = sum(
-        path.stat().st_size for path in home.path.glob("store.db*") if path.suffix in (".db", ".db-wal")
-    )
+    discard(new)  # what a crash has left of an earlier one
+
+
+def _check_room(files: list[Path], folder: Path) -> None:
+    needed = sum(path.stat().st_size for path in files if path.exists())
     try:
-        free = shutil.disk_usage(new.parent).free
+        free = shutil.disk_usage(folder).free
     except OSError as error:
-        raise FileTrouble(path=new.parent, problem=f"cannot be used: {error.strerror}") from None
+        raise FileTrouble(path=folder, problem=f"cannot be used: {error.strerror}") from None
     if free < needed:
-        raise NoRoomForStore(needed_bytes=needed, free_bytes=free, folder=new.parent)
+        raise NoRoomForStore(needed_bytes=needed, free_bytes=free, folder=folder)
 
 
 class _Salvage:
     """One rescue."""
 
-    def __init__(self, membership: Membership, pages: Pages, progress: Callable[[int, int], None]) -> None:
+    def __init__(
+        self, home: Home, membership: Membership, pages: Pages, progress: Callable[[int, int], None]
+    ) -> None:
+        self._home = home
         self._membership = membership
         self._me = membership.certificate.device
         self._drawer = Drawer(membership.key.derive(b"labels"))
         self._pages = pages
         self._progress = progress
-        self._small = _Small()
-        #: What was put of each journal: whether it had an entry, and the number of its row.
-        self._put: dict[tuple[JournalId, int], tuple[bool, int]] = {}
-        self._found_entries: set[int] = set()
+        self._total = 2 * pages.count + sum(it.stat().st_size // SLOT_SIZE for it in home.payload_paths())
+        self._freed = pages.freed()
+        self._small = self._read_small()
+        #: The files in which slots are looked for. If it is not known which it is, those of stores that were damaged
+        #: before are read too, which does no harm.
+        named = self._small.payloads
+        self.slot_files = [named] if named and named.exists() else home.payload_paths()
+        #: What was put of each journal: whether it had an entry, when it came, and where it was.
+        self._put: dict[tuple[JournalId, int], tuple[bool, int, Where]] = {}
+        self._found_entries: set[Where] = set()
 
-    def write(self, path: Path) -> Summary:
-        """Write a new store there, durably."""
-        freed = self._pages.freed()
-        self._read_small(freed)
-        store = SqliteStore(path)
+    def _read_small(self) -> Small:
+        reader = SmallReader(self._home.store_path, self._membership, self._drawer)
+        return reader.read(self._pages, self._freed, lambda page: self._progress(page, self._total))
+
+    def write(self, path: Path, becomes: Path) -> Summary:
+        """Write a new store there, durably, which is going to be at `becomes`."""
+        store = SqliteStore(path, becomes)
         try:
-            summary = self._write(store, freed)
+            summary = self._write(store)
+            if store.payloads_path.exists():
+                summary.payloads = store.payloads_path
         finally:
             store.close()
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
@@ -207,106 +178,9 @@ class _Salvage:
         summary.path = path
         return summary
 
-    # --- the small rows -----------------------------------------------------------------------------------------
-
-    def _read_small(self, freed: set[int]) -> None:
-        small = self._small
-        openings_at = -1
-        own = self._membership.certificate
-        small.certificates[own.device] = own
-        for found in self._pages.rows(lambda types: not _looks_like_bundle(types), freed):
-            self._progress(found.page, 2 * self._pages.count)
-            values = found.values
-            if found.page == 1 and values[:2] == ["table", "opening"] and type(values[3]) is int:
-                openings_at = values[3]
-            elif found.in_table:
-                self._read_table_row(found)
-            elif (
-                found.page == openings_at
-                and len(values) == 2
-                and _is_journal(values[0])
-                and is_number(values[1])
-            ):
-                assert type(values[1]) is int
-                small.openings[values[0]] = values[1]
-            else:
-                self._read_index_row(values)
-        for receipt, at_s in small.unproven:
-            self._keep_receipt(receipt, at_s)
-        if not small.clock_s:
-            small.clock_s = max((entry.born_s for entry in small.entries.values()), default=0.0)
-
-    def _read_table_row(self, found: Found) -> None:
-        small = self._small
-        match found.values:
-            case [bytes() as device, bytes() as der] if len(device) == ID_SIZE:
-                try:
-                    certificate = read_certificate(der, self._membership.authority)
-                except RemoteError:
-                    return
-                small.certificates[certificate.device] = certificate
-            case [bytes(), int() | float() as at_s, bytes() as body, bytes() as signature, *_]:
-                try:
-                    small.unproven.append((read_receipt(body, signature), float(at_s)))
-                except RemoteError:
-                    return
-            case [
-                None,
-                bytes() as journal,
-                bytes() as source,
-                bytes() as destination,
-                bytes() as epoch,
-                *more,
-            ]:
-                if len(epoch) == EPOCH_SIZE and journal_id(source, destination, epoch) == journal:
-                    previous = read_previous(*more) if len(more) == 2 else None
-                    place = JournalId(journal), DeviceId(source), destination, epoch
-                    small.journals[place[0]] = JournalRecord(*place, previous=previous)
-            case [None, bytes() as journal, int(), int(), int(), int(), bytes(), *crc]:
-                said = found.values[1:7]
-                if is_id(journal) and (checksum(*said) == crc[0] if crc else self._opens(said[-1])):
-                    small.messages[found.number] = PutMessage(*said)  # type: ignore[arg-type]
-
-    def _opens(self, label: Value) -> bool:
-        try:
-            assert isinstance(label, bytes)
-            self._drawer.open(label)
-        except ValueError:
-            return False
-        return True
-
-    def _keep_receipt(self, receipt: Receipt, at_s: float) -> None:
-        endpoint = self._membership.document.endpoint(receipt.endpoint)
-        certificate = self._small.certificates.get(DeviceId(receipt.endpoint))
-        key: PublicKey | None = endpoint.signing_key if endpoint else certificate.key if certificate else None
-        before = self._small.receipts.get(receipt.journal)
-        try:
-            if key is None or (before is not None and before.receipt.serial >= receipt.serial):
-                return
-            receipt.verify(key)
-        except RemoteError:
-            return
-        self._small.receipts[receipt.journal] = PutReceipt(receipt, at_s)
-
-    def _read_index_row(self, values: list[Value]) -> None:
-        small = self._small
-        match values:
-            case ["clock_s", int() | float() as clock_s]:
-                small.clock_s = float(clock_s)
-            case [str() as address, bytes() as device, int() | float() as at_s] if is_id(device):
-                small.addresses.append(PutAddress(address, DeviceId(device), float(at_s)))
-            case [bytes() as journal, bytes() as peer, int() as first, int() as last]:
-                if is_id(journal, peer) and is_number(first) and is_number(last) and first <= last:
-                    place = JournalId(journal), DeviceId(peer)
-                    small.custody.setdefault(place, []).append((first, last))
-            case [int(), int() as number, int() as bundle, int(), int(), int(), int(), born_s, int(), *crc]:
-                if isinstance(born_s, int | float) and abs(born_s) < 2.0**41:
-                    known = crc[0] if crc and type(crc[0]) is int else None
-                    small.entries[bundle] = _Entry(number, float(born_s), known)
-
     # --- the bundles --------------------------------------------------------------------------------------------
 
-    def _write(self, store: SqliteStore, freed: set[int]) -> Summary:
+    def _write(self, store: SqliteStore) -> Summary:
         small, summary = self._small, Summary(Path())
         store.know(small.journals.values())
         small_rows: list[Row] = [
@@ -317,7 +191,7 @@ class _Salvage:
         own: dict[JournalId, dict[int, Bundle]] = {}
         rows: list[Row] = []
         size = 0
-        for put in self._bundles(freed):
+        for put in self._bundles():
             header = put.bundle.header
             if header.source == self._me and header.destination != EVERYONE:
                 light = Bundle(header, b"", b"", b"")
@@ -341,43 +215,56 @@ class _Salvage:
         summary.affected = list(self._affected(messages))
         return summary
 
-    def _bundles(self, freed: set[int]) -> Iterator[PutBundle]:
+    def _bundles(self) -> Iterator[PutBundle]:
         """Those that are worth keeping. One may come again in a better version, which replaces the first."""
         small = self._small
-        for found in self._pages.rows(_looks_like_bundle, freed):
-            self._progress(self._pages.count + found.page, 2 * self._pages.count)
+        for found in self._pages.rows(looks_like_bundle, self._freed):
+            self._progress(self._pages.count + found.page, self._total)
             _, arrived_ms, header_bytes, signature, payload = found.values
             assert type(header_bytes) is type(signature) is type(payload) is bytes
             assert type(arrived_ms) is int
-            entry = small.entries.get(found.number)
-            bundle = self._proven(header_bytes, signature, payload, entry)
-            if bundle is None:
-                continue
-            header = bundle.header
-            place = header.journal, header.number
-            if entry is not None and entry.number != header.number:
-                entry = None
-            if entry is not None:
-                self._found_entries.add(found.number)
-            is_own = header.source == self._me
-            is_done = header.number in self._receipted(place[0])
-            if is_done and (entry is None or not is_own):
-                continue
-            rank = entry is not None, found.number
-            if rank <= self._put.get(place, (False, -1)):
-                continue
-            self._put[place] = rank
-            yield PutBundle(bundle, place[0], entry.born_s if entry else small.clock_s, arrived_ms)
+            where = False, found.number
+            entry = small.entries.get(where)
+            born_s = entry.born_s if entry else small.clock_s
+            head = Head(header_bytes, signature, born_s, arrived_ms)
+            yield from self._kept(where, head, payload, entry.crc if entry else None)
+        for path in self.slot_files:
+            for slot, head, payload in slots_of(path):
+                self._progress(2 * self._pages.count + slot, self._total)
+                yield from self._kept((True, slot), head, payload, head.checksum)
 
-    def _proven(self, header: bytes, signature: bytes, payload: bytes, entry: _Entry | None) -> Bundle | None:
+    def _kept(self, where: Where, head: Head, payload: bytes, crc: int | None) -> Iterator[PutBundle]:
+        """The bundle, if it is worth keeping. `crc`: what its header and signature had when it came."""
+        bundle = self._proven(head, payload, crc)
+        if bundle is None:
+            return
+        header = bundle.header
+        place = header.journal, header.number
+        entry = self._small.entries.get(where)
+        if entry is not None and (entry.number != header.number or entry.crc not in (None, head.checksum)):
+            entry = None
+        if entry is not None:
+            self._found_entries.add(where)
+        is_own = header.source == self._me
+        is_done = header.number in self._receipted(place[0])
+        if is_done and (entry is None or not is_own):
+            return
+        rank = entry is not None, head.arrived_ms, where
+        before = self._put.get(place)
+        if before is None or rank > before:
+            self._put[place] = rank
+            born_s = entry.born_s if entry else min(head.born_s, self._small.clock_s)
+            yield PutBundle(bundle, place[0], born_s, head.arrived_ms)
+
+    def _proven(self, head: Head, payload: bytes, crc: int | None) -> Bundle | None:
         try:
-            bundle = read_bundle(header, signature, payload)
+            bundle = read_bundle(head.header, head.signature, payload)
             certificate = self._small.certificates.get(bundle.header.source)
             if certificate is not None:
                 bundle.verify(certificate.key)
             else:
                 bundle.check_payload()
-                if entry is None or entry.crc != zlib.crc32(header + signature):
+                if crc != head.checksum:
                     return None
         except RemoteError:
             return None
@@ -419,18 +306,3 @@ class _Salvage:
             if not known.covers(message.first, message.last):
                 reference = open_label(self._drawer, message.label)["reference"]
                 yield Affected(message_key(message.journal, message.first), reference)
-
-
-def _is_journal(value: Value) -> TypeGuard[JournalId]:
-    return is_id(value)
-
-
-def _looks_like_bundle(types: list[int]) -> bool:
-    """NULL, a whole number, header, signature, payload."""
-    return (
-        len(types) == 5
-        and types[0] == 0
-        and (1 <= types[1] <= 6 or types[1] in (8, 9))
-        and all(kind >= 12 and kind % 2 == 0 for kind in types[2:])
-        and types[3] == 12 + 2 * SIGNATURE_SIZE
-    )

@@ -125,7 +125,7 @@ def test_all_killed_at_once(chain: Chain) -> None:
 
 def bundles_on_disk(node: Node) -> int:
     with contextlib.closing(sqlite3.connect(f"file:{node.home}/store.db?mode=ro", uri=True)) as store:
-        count: int = store.execute("SELECT count(*) FROM bundle").fetchone()[0]
+        count: int = store.execute("SELECT count(*) FROM entry").fetchone()[0]
     return count
 
 

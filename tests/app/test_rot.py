@@ -11,6 +11,13 @@ from pathlib import Path
 
 import pytest
 
+from meshnode.app.salvage import salvage
+from meshnode.core.bundle import Bundle
+from meshnode.core.errors import HomeReadable
+from meshnode.core.rows import PutBundle
+from meshnode.drivers.sqlite import SqliteStore
+from meshnode.drivers.sqlite.heads import HEAD_SIZE, SLOT_SIZE, slots_of
+from meshnode.drivers.sqlite.slots import SLOTTED_SIZE
 from tests.app.fleets import Fleet, Node, assert_refused, free_port
 from tests.torture.rot import Shelf, salvaged, starts
 
@@ -24,6 +31,11 @@ def fleet(tmp_path: Path) -> Iterator[Fleet]:
 def alarms(node: Node) -> dict[str, str]:
     """Text by code."""
     return {alarm["code"]: alarm["text"] for alarm in node.get("status")["alarms"]}
+
+
+def large(shelf: Shelf) -> list[Bundle]:
+    """What of it lies in slots."""
+    return [bundle for bundle in shelf.bundles.values() if bundle.header.payload_size > SLOTTED_SIZE]
 
 
 def turn_over(node: Node, key: str, column: str) -> None:
@@ -123,6 +135,64 @@ def test_all_that_is_intact_is_rescued(fleet: Fleet) -> None:
         assert done.kept.exists()
         assert (share == 1) if not kind else share > 0.5, kind
         assert starts(shelf.path) == "whole"
+
+
+def test_slots_are_rescued_whatever_happens_to_the_others_and_to_the_database(fleet: Fleet) -> None:
+    fleet.enroll("office", "office")
+    shelf = Shelf(fleet, random.Random(5), messages=8, sources=4)
+    database, payloads = shelf.files
+    slots = {slot: (head, payload) for slot, head, payload in slots_of(payloads)}
+    assert len(slots) > 15
+
+    # bits of a head and of a payload
+    for slot, at in ((1, 40), (4, HEAD_SIZE + 100_000)):
+        data = bytearray(payloads.read_bytes())
+        data[slot * SLOT_SIZE + at] ^= 4
+        payloads.write_bytes(data)
+    done = salvage(shelf.home)
+    assert (done.bundles, done.lost) == (len(shelf.bundles) - 2, 2)
+    assert done.kept_payloads == [payloads]
+    assert starts(shelf.path) == "whole"
+
+    # nothing is left of the database, and a crash has cut off an earlier rescue
+    shelf.restore()
+    database.write_bytes(random.Random(6).randbytes(database.stat().st_size))
+    one = large(shelf)[0]
+    with closing(SqliteStore(shelf.home.path / "store.db.salvaging", becomes=database)) as left:
+        left.commit([PutBundle(one, one.header.journal, 1.0, 1)], 1.0)
+    assert left.payloads_path.exists()
+    done = salvage(shelf.home)
+    assert done.bundles == len(slots)
+    assert done.kept_payloads == [payloads]
+    assert not left.payloads_path.exists()
+    with closing(SqliteStore(database)) as store:
+        for bundle in large(shelf):
+            stored = store.read(bundle.header.journal, bundle.header.number)
+            assert stored is not None
+            assert stored.payload == bundle.payload
+    assert len(shelf.home.payload_paths()) == 2, "the new one and that of the damaged store"
+
+
+def test_a_store_that_is_rescued_elsewhere_comes_with_its_payloads(fleet: Fleet, tmp_path: Path) -> None:
+    fleet.enroll("office", "office")
+    shelf = Shelf(fleet, random.Random(7), messages=6, sources=1)
+    out = tmp_path / "elsewhere.db"
+    said = shelf.node.run("store", "salvage", "--out", out)
+    assert said.returncode == 0, said.stderr
+    (payloads,) = tmp_path.glob("elsewhere.db-payloads-*")
+    assert f"The rescued store is {out} with {payloads.name} beside it" in said.stdout
+    for path in shelf.home.path.glob("store.db*"):
+        path.unlink()
+    out.rename(shelf.path)
+    payloads.rename(shelf.home.path / payloads.name)
+    (there,) = shelf.home.payload_paths()
+    there.chmod(0o640)
+    with pytest.raises(HomeReadable, match=there.name):
+        shelf.home.check_private()
+    there.chmod(0o600)
+    done, share = shelf.check(set())
+    assert share == 1
+    assert done.kept_payloads == [shelf.home.path / payloads.name]
 
 
 def test_a_copy_that_is_put_back_loses_nothing_that_others_have(fleet: Fleet) -> None:

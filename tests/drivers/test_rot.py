@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import sqlite3
 from collections.abc import Callable
 from contextlib import closing, suppress
@@ -65,6 +66,21 @@ def test_a_header_that_has_rotted_is_not_given_back(path: Path, part: str) -> No
             store.read(J, 2)
         store.commit([PutBundle(bundle, J, 1.0, 1)], 6.0)
         assert store.read(J, 2) is not None
+
+
+def test_a_large_payload_that_has_rotted_is_found_by_its_digest(path: Path) -> None:
+    bundles = [SITI.bundle(n, size=200_000) for n in (4, 5, 6)]
+    with closing(SqliteStore(path)) as store:
+        store.commit([PutBundle(bundle, J, 1.0, 1) for bundle in bundles], 6.0)
+    turn(store.payloads_path, bundles[1].payload, 150_000)
+    with closing(SqliteStore(path)) as store:
+        assert store.load().damaged == {}
+        for bundle in bundles:
+            stored = store.read(J, bundle.header.number)
+            assert stored is not None
+            assert (hashlib.sha256(stored.payload).digest() == bundle.header.payload_sha256) == (
+                bundle is not bundles[1]
+            )
 
 
 def state_of(store: SqliteStore) -> State:

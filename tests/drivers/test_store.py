@@ -103,16 +103,20 @@ def test_a_bundle_comes_back_as_it_was_put(device: Device) -> None:
 
 def test_what_is_put_again_is_replaced(store: Store) -> None:
     store.commit([put(SITI.bundle(1))], 1.0)
-    again = SITI.bundle(1, size=3000, lifetime_s=60)
-    store.commit([put(again, 9.0)], 2.0)
-    stored = store.read(J, 1)
-    assert stored is not None
-    assert (stored.header, stored.payload) == (again.header_bytes, again.payload)
-    assert store.load().journals[0].entries == {1: Entry(3000, 1, 1, 1, 9.0, 60)}
+    for at, size in enumerate((3000, 200_000, 250_000, 4000)):
+        again = SITI.bundle(1, size=size, lifetime_s=60)
+        store.commit([put(again, 9.0)], 2.0 + at)
+        stored = store.read(J, 1)
+        assert stored is not None
+        assert (stored.header, stored.payload) == (again.header_bytes, again.payload)
+        assert store.load().journals[0].entries == {1: Entry(size, 1, 1, 1, 9.0, 60)}
 
 
-def test_dropped_bundles_are_gone_and_their_journal_is_still_known(device: Device) -> None:
-    rows: list[Row] = [put(source.bundle(number)) for source in (SITI, AGUS) for number in range(1, 7)]
+@pytest.mark.parametrize("size", [2000, 200_000])
+def test_dropped_bundles_are_gone_and_their_journal_is_still_known(device: Device, size: int) -> None:
+    rows: list[Row] = [
+        put(source.bundle(number, size=size)) for source in (SITI, AGUS) for number in range(1, 7)
+    ]
     device.store.commit(rows, 1.0)
     device.store.commit([DropBundles(J, Ranges([(2, 3), (5, NUMBER_MAX)]))], 2.0)
     device.store.commit([DropBundles(JournalId(b"x" * 16), Ranges.single(1)), DropBundles(J, NONE)], 3.0)
@@ -124,11 +128,12 @@ def test_dropped_bundles_are_gone_and_their_journal_is_still_known(device: Devic
     assert device.restart().load().journals[0] == JournalRecord(J, SITI.device, FLEET.endpoint, SITI.epoch)
 
 
-def test_rows_are_kept_in_their_order(store: Store) -> None:
-    one, two = SITI.bundle(1), SITI.bundle(1, size=3000)
+@pytest.mark.parametrize("size", [3000, 200_000])
+def test_rows_are_kept_in_their_order(store: Store, size: int) -> None:
+    one, two = SITI.bundle(1, size=size - 1000), SITI.bundle(1, size=size)
     store.commit([put(one), DropBundles(J, Ranges.single(1)), put(two)], 1.0)
     assert entries(store.load()) == {J: [1]}
-    assert store.load().journals[0].entries[1].size == 3000
+    assert store.load().journals[0].entries[1].size == size
     store.commit([put(one), DropBundles(J, Ranges.single(1))], 1.0)
     assert entries(store.load()) == {J: []}
     assert store.read(J, 1) is None
@@ -183,6 +188,7 @@ def test_an_opening_lasts_until_its_message_or_its_end(device: Device) -> None:
 
 #: What leads back from each version to the one before.
 DOWNGRADES = {
+    5: "DROP INDEX entry_slot; ALTER TABLE entry DROP COLUMN slot; DELETE FROM meta WHERE name = 'payloads';",
     4: "DROP TABLE encounter;",
     3: """
         ALTER TABLE journal DROP COLUMN previous;
@@ -228,6 +234,8 @@ def test_a_store_of_an_older_version_is_taken_over(tmp_path: Path, older: int) -
     with closing(SqliteStore(path)) as store:
         assert store.load() == before
         assert store.read(J, 1) is not None
+        store.commit([put(SITI.bundle(2, size=200_000))], 2.0)
+        assert store.read(J, 2) is not None
         later: list[Row] = [PutOpening(J, 2), PutEncounter(AGUS.device, 1.0, 2.0, 3.0, 4.0)]
         store.commit(later, 2.0)
         snapshot = store.load()
@@ -325,10 +333,10 @@ def test_the_clock_is_kept(device: Device) -> None:
 
 
 def test_all_rows_of_a_commit_or_none(device: Device) -> None:
-    device.store.commit([put(SITI.bundle(1)), PutAddress("a:1", SITI.device, 1.0)], 1.0)
+    device.store.commit([put(SITI.bundle(1, size=200_000)), PutAddress("a:1", SITI.device, 1.0)], 1.0)
     before = device.store.load()
     rows: list[Row] = [
-        put(SITI.bundle(2)),
+        put(SITI.bundle(2, size=200_000)),
         put(AGUS.bundle(1)),
         DropBundles(J, Ranges.single(1)),
         PutMessage(J, 1, 2, 3, 4, b""),
@@ -337,6 +345,8 @@ def test_all_rows_of_a_commit_or_none(device: Device) -> None:
     with pytest.raises(AssertionError):
         device.store.commit(rows, 9.0)
     assert device.store.load() == before
+    assert device.store.read(J, 1) is not None
+    assert device.store.read(J, 2) is None
     device.store.commit([*rows[:2], PutAddress("b:1", SITI.device, 1.0)], 10.0)
     snapshot = device.restart().load()
     assert entries(snapshot) == {J: [1, 2], AGUS.journal: [1]}
@@ -359,7 +369,7 @@ BUNDLES = [
     source.bundle(number, size=size)
     for source in (SITI, AGUS)
     for number in (1, 2, 3, 4)
-    for size in (1200, 1300)
+    for size in (1200, 1300, 140_000)
 ]
 RECEIPTS = [FLEET.receipt(j, Ranges.span(1, serial), serial) for j in (J, AGUS.journal) for serial in (1, 2)]
 
@@ -403,6 +413,11 @@ def test_both_stores_keep_the_same(commits: list[tuple[list[Row], float, bool]])
                     sqlite.close()
                     sqlite = SqliteStore(Path(folder) / "store.db")
                 assert sqlite.load() == memory.load()
+            for bundle in BUNDLES:
+                place = bundle.header.journal, bundle.header.number
+                assert sqlite.read(*place) == memory.read(*place)
+            for _ in range(9):
+                sqlite.tidy()
             for bundle in BUNDLES:
                 place = bundle.header.journal, bundle.header.number
                 assert sqlite.read(*place) == memory.read(*place)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import random
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
@@ -36,12 +36,15 @@ from meshnode.core.rows import (
 )
 from meshnode.core.sealing import Drawer
 from meshnode.drivers.sqlite import SqliteStore
+from meshnode.drivers.sqlite.heads import HEAD_SIZE, SLOT_SIZE, slots_of
 from meshnode.drivers.sqlite.pages import Pages
 from meshnode.drivers.sqlite.schema import PAGE_SIZE
 from tests.app.fleets import Fleet, Node, posted
 from tests.torture.outcome import Outcome, Say
 
 Place = tuple[JournalId, int]
+#: A file, and a stretch of PAGE_SIZE in it; they count from 1.
+Page = tuple[Path, int]
 
 
 class _Watched(Pages):
@@ -82,13 +85,18 @@ class Shelf:
         self.own: dict[Place, PutMessage] = {}
         self.delivered: set[Place] = set()
         self._fill(fleet, messages, sources)
-        self.data = self.path.read_bytes()
+        self.data = {path: path.read_bytes() for path in self.files}
         self.pages = dict(self._lie())
 
     @property
     def path(self) -> Path:
         """The store."""
         return self.home.store_path
+
+    @property
+    def files(self) -> list[Path]:
+        """Its files."""
+        return files_of(self.home.path)
 
     def _lots(self, fleet: Fleet, sources: int, store: SqliteStore) -> Iterator[Lot]:
         for at in range(sources + 1):
@@ -134,7 +142,7 @@ class Shelf:
         store.close()
 
     def _bundle(self, lot: Lot, number: int, part: int, parts: int) -> Bundle:
-        size = self.dice.choice([1300, 3000, 9000, 40_000, 120_000])
+        size = self.dice.choice([1300, 3000, 9000, 40_000, 120_000, 200_000, 262_144])
         payload = self.dice.randbytes(size)
         header = Header(
             source=lot.key.public.id,  # type: ignore[arg-type]
@@ -153,16 +161,24 @@ class Shelf:
         )
         return sign_bundle(header, payload, lot.key)
 
-    def _lie(self) -> Iterator[tuple[Place, set[int]]]:
-        """On which pages of the whole file each bundle lies."""
+    def _lie(self) -> Iterator[tuple[Place, set[Page]]]:
+        """On which pages of the whole files each bundle lies."""
         by_digest = {bundle.payload: place for place, bundle in self.bundles.items()}
+        for path in self.files[1:]:
+            for slot, _, slotted in slots_of(path):
+                at = slot * SLOT_SIZE
+                end = at + HEAD_SIZE + len(slotted)
+                yield (
+                    by_digest[slotted],
+                    {(path, n) for n in range(at // PAGE_SIZE + 1, -(-end // PAGE_SIZE) + 1)},
+                )
         with closing(_Watched(self.path)) as pages:
             for found in pages.rows(lambda types: len(types) == 5, pages.freed()):
                 used = {found.page, *pages.seen[pages.seen.index(found.page) + 1 :]}
                 pages.seen = [found.page]
                 payload = found.values[-1]
                 if isinstance(payload, bytes) and payload in by_digest:
-                    yield by_digest[payload], used
+                    yield by_digest[payload], {(self.path, page) for page in used}
 
     # --- damage -------------------------------------------------------------------------------------------------
 
@@ -170,14 +186,15 @@ class Shelf:
         """The store as it was filled."""
         for path in self.home.path.glob("store.db*"):
             path.unlink()
-        self.path.write_bytes(self.data)
-        self.path.chmod(0o600)
+        for path, data in self.data.items():
+            path.write_bytes(data)
+            path.chmod(0o600)
 
-    def hurt(self, *, bytes_: int = 0, pages: int = 0) -> set[int]:
+    def hurt(self, *, bytes_: int = 0, pages: int = 0) -> set[Page]:
         """Overwrite random bytes, and fill random pages with zeros or noise; the pages that were touched."""
-        return hurt(self.path, self.dice, bytes_=bytes_, pages=pages)
+        return hurt(self.files, self.dice, bytes_=bytes_, pages=pages)
 
-    def check(self, hurt: set[int]) -> tuple[Summary, float]:
+    def check(self, hurt: set[Page]) -> tuple[Summary, float]:
         """Salvage, and judge: all that lies on whole pages is there, and nothing that was never there. What was done,
         and the share of all bundles that was rescued."""
         done = salvage(self.home)
@@ -215,23 +232,32 @@ class Shelf:
         return done, len(held) / len(self.bundles)
 
 
-def hurt(path: Path, dice: random.Random, *, bytes_: int = 0, pages: int = 0) -> set[int]:
-    """Overwrite random bytes of a file, and fill random pages with zeros or noise; the pages that were touched."""
-    touched: set[int] = set()
-    size = path.stat().st_size
-    with path.open("r+b") as file:
-        for _ in range(bytes_):
-            at = dice.randrange(size)
+def files_of(home: Path) -> list[Path]:
+    """The store of a home, and its large payloads, if there are any: no others are written after a salvage."""
+    payloads = sorted(Home(home).payload_paths(), key=lambda path: path.stat().st_mtime_ns)
+    return [Home(home).store_path, *payloads[-1:]]
+
+
+def hurt(files: Sequence[Path], dice: random.Random, *, bytes_: int = 0, pages: int = 0) -> set[Page]:
+    """Overwrite random bytes of files, and fill random pages with zeros or noise; the pages that were touched."""
+    touched: set[Page] = set()
+    sizes = [path.stat().st_size for path in files]
+    for _ in range(bytes_):
+        path = dice.choices(files, sizes)[0]
+        with path.open("r+b") as file:
+            at = dice.randrange(path.stat().st_size)
             file.seek(at)
             old = file.read(1)[0]
             file.seek(at)
             file.write(bytes((old ^ dice.randrange(1, 256),)))
-            touched.add(at // PAGE_SIZE + 1)
-        for _ in range(pages):
-            number = dice.randrange(size // PAGE_SIZE)
+        touched.add((path, at // PAGE_SIZE + 1))
+    for _ in range(pages):
+        path = dice.choices(files, sizes)[0]
+        with path.open("r+b") as file:
+            number = dice.randrange(path.stat().st_size // PAGE_SIZE)
             file.seek(number * PAGE_SIZE)
             file.write(dice.choice([bytes(PAGE_SIZE), dice.randbytes(PAGE_SIZE)]))
-            touched.add(number + 1)
+        touched.add((path, number + 1))
     return touched
 
 
@@ -299,7 +325,7 @@ def torture(rounds: int, seed: int, folder: Path, say: Say) -> Outcome:
                 raise
             ana.stop()
             kind = dice.choice([{"bytes_": 1}, {"bytes_": 10}, {"bytes_": 100}, {"pages": 1}, {"pages": 5}])
-            hurt(ana.home / "store.db", dice, **kind)
+            hurt(files_of(ana.home), dice, **kind)
             began_s = time.monotonic()
             had_to = start_whatever_it_takes(fleet, ana)
             fleet.until("they meet", lambda: "ana" in budi.contacts(), within_s=60)

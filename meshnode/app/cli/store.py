@@ -58,7 +58,16 @@ def salvage_screen(done: Summary) -> str:
         )
         lines.append("They come back if a colleague carries them; if they do not, record them again.")
     if done.kept is None:
-        lines.append(f"The rescued store is {plain(str(done.path))}; that of this node is as it was.")
+        where = _files(done.path, [done.payloads] if done.payloads else [])
+        lines.append(f"The rescued store is {where}; that of this node is as it was.")
     else:
-        lines.append(f"The damaged store is kept as {plain(str(done.kept))}; this node can be started again.")
+        where = _files(done.kept, done.kept_payloads)
+        lines.append(f"The damaged store is kept as {where}; this node can be started again.")
     return "\n".join(lines)
+
+
+def _files(path: Path, payloads: list[Path]) -> str:
+    """Where a store is, with its large payloads, which belong in the same folder under the same name."""
+    if not payloads:
+        return plain(str(path))
+    return f"{plain(str(path))} with {' and '.join(plain(each.name) for each in payloads)} beside it"

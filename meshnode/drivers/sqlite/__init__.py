@@ -1,8 +1,8 @@
-"""The store of a device: one SQLite file, write-ahead log, every commit synced (synchronous=FULL).
+"""The store of a device: a SQLite file, write-ahead log, every commit synced (synchronous=FULL), and one of slots.
 
-Payloads are small, so they live in the database and one transaction keeps everything together: a bundle, the message
-it completes, the receipt that frees it. `entry` has what the brain needs at start and is small and dense; `bundle` has
-the bytes, which only sending reads.
+One transaction keeps everything together: a bundle, the message it completes, the receipt that frees it. `entry` has
+what the brain needs at start and is small and dense; `bundle` has the bytes, which only sending reads. Of bundles with
+large payloads it has nothing: those are in a slot each, in a file beside the database, which `entry` names.
 
 Disks rot, and SQLite sees only what breaks its own structure. So all that does not prove itself (a payload by the
 digest in its header, a certificate by its signature, a journal by its id) has a checksum beside it: header and
@@ -11,10 +11,11 @@ are read; damaged rows are left out and counted. A page that SQLite cannot read 
 (`StoreDamaged`), and `meshnode store salvage` helps. There is no check of the whole file, which would take minutes.
 
     schema     the tables                     loading    what the brain needs at start, checked
+    slots      large payloads, written once   heads      what a slot says of itself
     swapping   one store in place of another  pages      rows out of what is left of a damaged file
 
 One connection writes, one reads; both may be used from any thread, one at a time. What is dropped is given back to
-the disk by `tidy`, a bit at a time, when there is nothing else to do (incremental auto-vacuum).
+the disk by `tidy`, a bit at a time, when there is nothing else to do (incremental auto-vacuum; slots move forward).
 """
 
 from __future__ import annotations
@@ -52,6 +53,7 @@ from meshnode.core.rows import (
     StoredBundle,
 )
 from meshnode.drivers.sqlite import loading
+from meshnode.drivers.sqlite.heads import Head
 from meshnode.drivers.sqlite.schema import (
     FORMAT_MAX,
     PAGE_SIZE,
@@ -61,8 +63,11 @@ from meshnode.drivers.sqlite.schema import (
     StoreDamaged,
     checksum,
     is_damage,
+    is_slot,
     is_unreadable,
+    slotted_size,
 )
+from meshnode.drivers.sqlite.slots import SLOTTED_SIZE, find_slots, move_slots
 from meshnode.drivers.sqlite.swapping import finish_swap
 
 __all__ = ["PAGE_SIZE", "SCHEMA_VERSION", "SqliteStore", "StoreDamaged"]
@@ -71,6 +76,8 @@ __all__ = ["PAGE_SIZE", "SCHEMA_VERSION", "SqliteStore", "StoreDamaged"]
 LOG_SIZE: Final = 8 * MIB
 #: Pages that one step of `tidy` gives back.
 TIDY_PAGES: Final = 256
+#: And slots that it moves.
+TIDY_SLOTS: Final = 8
 BUSY_S: Final = 30.0
 #: A bundle that the disk does not give back for so long is lost to it, as far as this process is concerned.
 UNREADABLE_S: Final = 60.0
@@ -79,14 +86,16 @@ UNREADABLE_S: Final = 60.0
 class SqliteStore:
     """`core.rows.Store` on a file. Errors of SQLite and of the disk become StoreTrouble."""
 
-    def __init__(self, path: Path) -> None:
-        """Open or create. Raises StoreTrouble, or StoreTooNew if a newer meshnode wrote it."""
+    def __init__(self, path: Path, becomes: Path | None = None) -> None:
+        """Open or create. `becomes`: where it is going to be, if it is made to be renamed. Raises StoreTrouble, or
+        StoreTooNew if a newer meshnode wrote it."""
         self._path = path
         self._create_private()
         with self._trouble():
             self._writer = self._connect()
             try:
                 self._prepare()
+                self._slots = find_slots(self._writer, path, becomes or path)
                 self._reader = self._connect()
             except BaseException:
                 self._writer.close()
@@ -133,6 +142,11 @@ class SqliteStore:
         for older in range(version or SCHEMA_VERSION, SCHEMA_VERSION):
             self._writer.executescript(f"BEGIN;{UPGRADES[older]}PRAGMA user_version = {older + 1};COMMIT;")
 
+    @property
+    def payloads_path(self) -> Path:
+        """Where the large payloads are, if there are any."""
+        return self._slots.path
+
     @contextmanager
     def _trouble(self) -> Iterator[None]:
         try:
@@ -142,12 +156,15 @@ class SqliteStore:
         except sqlite3.Error as error:
             kind = StoreDamaged if is_damage(error) else StoreTrouble
             raise kind(path=self._path, problem=str(error)) from error
+        except OSError as error:  # of slots
+            raise StoreTrouble(path=self._path, problem=error.strerror or str(error)) from error
 
     def close(self) -> None:
-        """Merge the log and let go of the file."""
+        """Merge the log and let go of the files."""
         with self._trouble(), self._reading:
             self._reader.close()
             self._writer.close()
+            self._slots.close()
 
     # --- reading ------------------------------------------------------------------------------------------------
 
@@ -176,7 +193,8 @@ class SqliteStore:
         there another time."""
         place = journal, number
         try:
-            row = self._read(place)
+            with self._trouble():
+                row = self._read(place)
         except StoreDamaged as damage:
             raise Rotten(**damage.fields) from damage
         except StoreTrouble as trouble:
@@ -187,19 +205,35 @@ class SqliteStore:
         self._failing.pop(place, None)
         if row is None:
             return None
-        *stored, crc = row
-        header, signature, payload, born_s, arrived_ms = stored
+        header, signature, payload, born_s, arrived_ms, crc = row
         whole = type(header) is type(signature) is type(payload) is bytes and type(arrived_ms) is int
         if not whole or type(born_s) is not float or crc not in (None, zlib.crc32(header + signature)):
             raise Rotten(path=self._path, problem=f"number {number} of journal {journal.hex()}")
         return StoredBundle(header, signature, payload, born_s, arrived_ms)
 
     def _read(self, place: tuple[JournalId, int]) -> Any:
+        """Header, signature, payload, born_s, arrived_ms, crc."""
+        before = None
+        while (row := self._read_row(place)) is not None:
+            slot, size, *stored, born_s, arrived_ms, crc = row
+            if slot is None:
+                return None if arrived_ms is None else (*stored, born_s, arrived_ms, crc)
+            if is_slot(slot):
+                head, payload = self._slots.read(slot, slotted_size(size))
+                if head is not None and head.checksum == crc:
+                    return head.header, head.signature, payload, born_s, head.arrived_ms, crc
+            if row == before:
+                raise StoreDamaged(path=self._path, problem=f"slot {slot} is not what it should be")
+            before = row  # another may have come into its slot meanwhile: then its row is gone, or names another slot
+        return None
+
+    def _read_row(self, place: tuple[JournalId, int]) -> Any:
         ask = (
-            "SELECT header, signature, payload, born_s, arrived_ms, crc FROM entry JOIN bundle ON id = bundle"
+            "SELECT slot, size, header, signature, payload, born_s, arrived_ms, crc"
+            " FROM entry LEFT JOIN bundle ON id = bundle AND slot IS NULL"
             " WHERE journal = (SELECT id FROM journal WHERE journal = ?) AND number = ?"
         )
-        with self._trouble(), self._reading:
+        with self._reading:
             try:
                 return self._reader.execute(ask, place).fetchone()
             except sqlite3.OperationalError as error:
@@ -229,17 +263,29 @@ class SqliteStore:
                     self._leaves_orphans = False
 
     def _commit(self, rows: list[Row], clock_s: float) -> None:
-        self._writer.execute("BEGIN IMMEDIATE")
-        try:
+        with self._transaction():
             for row in rows:
                 self._apply(row)
             self._writer.execute("INSERT OR REPLACE INTO meta VALUES ('clock_s', ?)", (clock_s,))
+
+    @contextmanager
+    def _transaction(self) -> Iterator[None]:
+        self._writer.execute("BEGIN IMMEDIATE")
+        is_committing = False
+        try:
+            yield
+            self._slots.flush()
+            is_committing = True
             self._writer.execute("COMMIT")
         except BaseException:
             self._journals.clear()  # some may have been made in what is now undone
-            if self._writer.in_transaction:
-                self._writer.execute("ROLLBACK")
+            try:
+                if self._writer.in_transaction:
+                    self._writer.execute("ROLLBACK")
+            finally:
+                self._slots.undo(in_doubt=is_committing)
             raise
+        self._slots.done()
 
     def know(self, journals: Iterable[JournalRecord]) -> None:
         """Make journals known of which no bundle is put, as a salvaged store has to."""
@@ -315,14 +361,9 @@ class SqliteStore:
         if header.previous is not None:
             previous = header.previous.journal, header.previous.last, journal
             do("UPDATE journal SET previous = ?, previous_last = ? WHERE id = ?", previous)
-        bundle = self._next_bundle
-        self._next_bundle += 1
+        bundle, slot = self._put_bytes(put)
         do(
-            "INSERT INTO bundle VALUES (?, ?, ?, ?, ?)",
-            (bundle, put.arrived_ms, put.bundle.header_bytes, put.bundle.signature, put.bundle.payload),
-        )
-        do(
-            "INSERT INTO entry VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            "INSERT INTO entry VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
             (
                 journal,
                 header.number,
@@ -334,8 +375,21 @@ class SqliteStore:
                 put.born_s,
                 header.lifetime_s,
                 zlib.crc32(put.bundle.header_bytes + put.bundle.signature),
+                slot,
             ),
         )
+
+    def _put_bytes(self, put: PutBundle) -> tuple[int, int | None]:
+        """The row that has them, or 0 and the slot."""
+        header, signature, payload = put.bundle.header_bytes, put.bundle.signature, put.bundle.payload
+        if len(payload) > SLOTTED_SIZE:
+            return 0, self._slots.put(Head(header, signature, put.born_s, put.arrived_ms), payload)
+        bundle = self._next_bundle
+        self._next_bundle += 1
+        self._writer.execute(
+            "INSERT INTO bundle VALUES (?, ?, ?, ?, ?)", (bundle, put.arrived_ms, header, signature, payload)
+        )
+        return bundle, None
 
     def _drop(self, drop: DropBundles) -> None:
         found = self._writer.execute("SELECT id FROM journal WHERE journal = ?", (drop.journal,)).fetchone()
@@ -348,6 +402,10 @@ class SqliteStore:
     def _drop_range(self, journal: int, first: int, last: int) -> None:
         do = self._writer.execute
         span = (journal, first, last)
+        ask = "SELECT slot FROM entry WHERE journal = ? AND number BETWEEN ? AND ? AND slot IS NOT NULL"
+        for (slot,) in do(ask, span):
+            if is_slot(slot):
+                self._slots.drop(slot)
         if not self._leaves_orphans:
             do(
                 "DELETE FROM bundle WHERE id IN"
@@ -359,19 +417,26 @@ class SqliteStore:
     # --- space --------------------------------------------------------------------------------------------------
 
     def sizes(self) -> tuple[int, int]:
-        """(bytes of the database, bytes of it that are free for reuse)."""
+        """(bytes of the database and of the slots, bytes of them that are free for reuse)."""
         with self._trouble(), self._reading:
             pages = self._reader.execute("PRAGMA page_count").fetchone()[0]
             free = self._reader.execute("PRAGMA freelist_count").fetchone()[0]
             size = self._reader.execute("PRAGMA page_size").fetchone()[0]
-        return pages * size, free * size
+            slots_size, slots_free = self._slots.sizes()
+        return pages * size + slots_size, free * size + slots_free
 
     def tidy(self) -> bool:
-        """Give some free pages back to the disk; whether there are more. Blocks for some milliseconds."""
+        """Give some free pages and slots back to the disk; whether there are more. Blocks for some milliseconds."""
         with self._trouble():
             # `execute` would step once, and give back one page: it takes a statement without columns to be over then
             self._writer.executescript(f"PRAGMA incremental_vacuum({TIDY_PAGES})")
             if self._writer.execute("PRAGMA freelist_count").fetchone()[0]:
+                return True
+            self._slots.cut()
+            if moving := self._slots.last(TIDY_SLOTS):
+                with self._transaction():
+                    move_slots(self._writer, self._slots, moving)
+                self._slots.cut()
                 return True
             self._writer.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
             return False

@@ -36,7 +36,7 @@ _WHOLE_IN_INDEX: Final = (PAGE_SIZE - 12) * 64 // 255 - 23
 _LEAST: Final = (PAGE_SIZE - 12) * 32 // 255 - 23
 #: No row of a store is larger: a bundle with its header and signature.
 _ROW_SIZE_MAX: Final = 1 << 20
-#: A row has 10 values at most, each of a type of at most 3 bytes.
+#: A row has 11 values at most, each of a type of at most 3 bytes.
 _HEAD_SIZE_MAX: Final = 64
 
 

@@ -10,9 +10,9 @@ from meshnode.core.bundle import Previous
 from meshnode.core.errors import StoreTrouble
 from meshnode.core.fields import pack
 from meshnode.core.identity import ID_SIZE, JournalId
-from meshnode.core.limits import KIB, NUMBER_MAX
+from meshnode.core.limits import KIB, NUMBER_MAX, PAYLOAD_SIZE_MAX
 
-SCHEMA_VERSION: Final = 4
+SCHEMA_VERSION: Final = 5
 #: Format numbers from here on are damage: no meshnode will ever write them.
 FORMAT_MAX: Final = 100
 #: Large pages suit payloads of 8 to 256 KiB: of the sizes that SQLite takes, 32 and 64 KiB were fastest for both ends,
@@ -37,8 +37,9 @@ CREATE TABLE journal (
 CREATE TABLE entry (
     journal INTEGER NOT NULL, number INTEGER NOT NULL, bundle INTEGER NOT NULL, size INTEGER NOT NULL,
     priority INTEGER NOT NULL, first INTEGER NOT NULL, parts INTEGER NOT NULL, born_s REAL NOT NULL,
-    lifetime_s INTEGER NOT NULL, crc INTEGER, PRIMARY KEY (journal, number)
+    lifetime_s INTEGER NOT NULL, crc INTEGER, slot INTEGER, PRIMARY KEY (journal, number)
 ) WITHOUT ROWID;
+CREATE UNIQUE INDEX entry_slot ON entry (slot) WHERE slot IS NOT NULL;
 CREATE TABLE bundle (
     id INTEGER PRIMARY KEY, arrived_ms INTEGER NOT NULL, header BLOB NOT NULL, signature BLOB NOT NULL,
     payload BLOB NOT NULL
@@ -82,6 +83,10 @@ UPGRADES: Final = {
             told_s REAL NOT NULL
         ) WITHOUT ROWID;
     """,
+    4: """
+        ALTER TABLE entry ADD COLUMN slot INTEGER;
+        CREATE UNIQUE INDEX entry_slot ON entry (slot) WHERE slot IS NOT NULL;
+    """,
 }
 
 
@@ -103,6 +108,16 @@ def is_damage(error: sqlite3.Error) -> bool:
 def is_unreadable(error: sqlite3.Error) -> bool:
     """Whether a page is damaged or out of reach."""
     return getattr(error, "sqlite_errorcode", 0) & 0xFF in UNREADABLE
+
+
+def is_slot(value: object) -> bool:
+    """Whether this may be the number of a slot: none is beyond 256 TiB."""
+    return type(value) is int and 0 <= value < 2**30
+
+
+def slotted_size(value: object) -> int:
+    """How much of a slot an entry says to be its payload; all, if that has rotted."""
+    return value if type(value) is int and 0 < value <= PAYLOAD_SIZE_MAX else PAYLOAD_SIZE_MAX
 
 
 def is_number(value: object) -> bool:
