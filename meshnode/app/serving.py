@@ -79,12 +79,10 @@ async def run_node(home: Home) -> None:
             port = peers[0].getsockname()[1]
             async with open_daemon(home, membership, config, port) as daemon:
                 certificate = membership.certificate
-                log.info(
-                    f"{certificate.name} ({certificate.role} of {membership.fleet_name}) listens on"
-                    f" {_address_of(peers[0])}"
-                )
+                name = f"{certificate.name} ({certificate.role} of {membership.fleet_name})"
                 listeners = [trio.SocketListener(trio.socket.from_stdlib_socket(each)) for each in peers]
-                await _run_until_told(home, daemon, listeners, control, reserve)
+                says = f"{name} listens on {_address_of(peers[0])}"
+                await _run_until_told(home, daemon, says, listeners, control, reserve)
         reserve.lay_by()
         log.info("ended")
 
@@ -92,6 +90,7 @@ async def run_node(home: Home) -> None:
 async def _run_until_told(
     home: Home,
     daemon: Daemon,
+    says: str,
     listeners: list[trio.SocketListener],
     control: socket.socket,
     reserve: Reserve,
@@ -107,7 +106,8 @@ async def _run_until_told(
 
     try:
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(_end_on_signal, nursery.cancel_scope)
+            await nursery.start(_end_on_signal, nursery.cancel_scope)
+            log.info(says)
             await daemon.run(listeners, serve_control, keep_reserve)
     finally:
         with contextlib.suppress(OSError):  # as on a disk that is read-only; the next daemon writes its own
@@ -128,7 +128,7 @@ async def _serve_control(
         door = {"address": address, "token": token, "pid": os.getpid()}
         written = json.dumps(door).encode() + b"\n"
         try:
-            _write_door(home.control_path, written)
+            await trio.to_thread.run_sync(_write_door, home.control_path, written)
         except FileTrouble as problem:
             log.warning(f"{problem} Programs on this machine cannot talk to this node until that is over.")
             nursery.start_soon(_write_door_later, home.control_path, written)
@@ -160,13 +160,14 @@ async def _write_door_later(path: Path, written: bytes) -> None:
     while True:
         await trio.sleep(_DOOR_AGAIN_S)
         with contextlib.suppress(FileTrouble):
-            _write_door(path, written)
+            await trio.to_thread.run_sync(_write_door, path, written)
             log.info("control.json is written now")
             return
 
 
-async def _end_on_signal(scope: trio.CancelScope) -> None:
+async def _end_on_signal(scope: trio.CancelScope, task_status: trio.TaskStatus[None]) -> None:
     with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
+        task_status.started()
         async for number in signals:
             log.info(f"ending ({signal.Signals(number).name})")
             scope.cancel()

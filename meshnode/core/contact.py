@@ -4,11 +4,9 @@ The receiver decides *which* bundles (its WANTs) and how much may be on its way 
 which order*, since it alone knows size, priority and age. So this keeps two independent halves:
 
     receiving   offers (what the peer holds), wanting (asked of it, not here yet), credit granted
-    sending     queue (messages asked of us, best first), credit left, bundles handed to the link and not yet sent
+    sending     requests (messages asked of us, best first), credit left, bundles handed to the link and not yet sent
 
-Only what the link sends in SEND_AHEAD_S is handed to it at a time: the rest of the queue can still be overtaken. A
-message's place is looked up again when its turn comes. With each copy that others are heard to hold it is worth less,
-hardly ever more, so the few at the front are all that has to be looked at (lazy greedy, Minoux 1978).
+Only what the link sends in SEND_AHEAD_S is handed to it at a time: the rest of the queue can still be overtaken.
 
 Either side is alive while bytes come from it, and says PING when it has said nothing for PING_AFTER_S. So a peer that
 only receives, over a link so slow that the answer to a PING would stand in a long queue, is still heard from in time.
@@ -16,9 +14,8 @@ only receives, over a link so slow that the answer to a PING would stand in a lo
 
 from __future__ import annotations
 
-import heapq
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from math import inf
 
 from meshnode.core.bundle import AGE_S_MAX
@@ -39,10 +36,8 @@ from meshnode.core.frames import (
 )
 from meshnode.core.identity import Certificate, DeviceId, JournalId
 from meshnode.core.intervals import NONE, Ranges
-from meshnode.core.ledger import Journal, Ledger
+from meshnode.core.ledger import Ledger
 from meshnode.core.limits import (
-    ASKED_AGAIN_MAX,
-    ASKED_AGAIN_PER_S,
     CREDIT_BYTES,
     DEAD_AFTER_S,
     HANDSHAKE_S,
@@ -61,27 +56,13 @@ from meshnode.core.limits import (
     STALL_S,
 )
 from meshnode.core.ports import Effect, Send, SendBundle
-from meshnode.core.routing import MessageKey, Order
-from meshnode.core.rows import Entry
+from meshnode.core.requests import Requests
+from meshnode.core.routing import Order
 
 #: Range pairs in one frame of several journals; with 18 bytes a pair this stays well below FRAME_SIZE_MAX.
 PAIRS_PER_FRAME = 4 * RANGES_MAX
 #: What a peer may have sent, or will whatever it is told: ahead of its link, in its kernel, and on the air.
 _ON_ITS_WAY_BYTES = SEND_AHEAD_BYTES + 2 * PAYLOAD_SIZE_MAX
-#: Entries of the queue that were taken back are swept out when they are more than the others and this.
-_SWEEP_AFTER = 256
-#: Messages whose place is looked up again before a bundle is sent.
-_RENEWED_MAX = 8
-
-
-@dataclass(slots=True)
-class _Asked:
-    """A message in the queue: where it stands (what else of it is in the queue is out of date), and its bundles in the
-    order of sending, the next one last, or none before that is looked up."""
-
-    key: MessageKey
-    parts: int
-    ready: list[int] = field(default_factory=list)
 
 
 class Contact:
@@ -120,15 +101,10 @@ class Contact:
         self._received_count = 0
         self._credit_told = 0
         # sending
-        self._queue: list[MessageKey] = []
-        #: Messages in the queue, by journal and first number.
-        self._messages: dict[tuple[JournalId, int], _Asked] = {}
-        self._queued: dict[JournalId, set[int]] = {}
+        self.requests = Requests(now_s)
         #: What either side said last to send next.
         self._next_said: Next | None = None
         self._next_heard: Next | None = None
-        self._asked_again = 0.0
-        self._asked_again_s = now_s
         self._credit = 0
         self._sent_bytes = 0
         self._in_link_bytes = 0
@@ -263,49 +239,11 @@ class Contact:
         self._credit = max(self._credit, want.credit)
         for row in want.journals:
             journal = ledger.journals.get(row.journal)
-            if journal is None or journal.source is None:
-                continue
-            if row.known:
-                self._certified.add(journal.source)
-            queued = self._queued.setdefault(row.journal, set())
-            asked, dropped = row.ranges & journal.on_offer, row.dropped & journal.held
-            queued.difference_update(dropped)
-            new = [number for number in asked if number not in queued]
-            queued.update(new)
-            for entry in {entry.first: entry for entry in map(journal.entries.__getitem__, new)}.values():
-                self._enqueue(journal, entry, order)
-            if again := len(dropped) + len(asked) - len(new):
-                self._check_asked_again(again, ledger)
-        self._sweep()
-
-    def _enqueue(self, journal: Journal, entry: Entry, order: Order) -> None:
-        key = order.of_message(journal, entry)
-        asked = self._messages.setdefault(key[-2:], _Asked(key, entry.parts))
-        if key <= asked.key:  # it is new, or can become whole only now
-            asked.key = key
-            heapq.heappush(self._queue, key)
-
-    def _check_asked_again(self, count: int, ledger: Ledger) -> None:
-        """A few bytes can ask for everything, or take it back: not for ever."""
-        passed_s, self._asked_again_s = self._heard_s - self._asked_again_s, self._heard_s
-        self._asked_again = max(0.0, self._asked_again - ASKED_AGAIN_PER_S * passed_s) + count
-        if self._asked_again > ASKED_AGAIN_MAX:
-            here = sum(len(journal.entries) for journal in ledger.journals.values())
-            if self._asked_again > ASKED_AGAIN_MAX + 2 * here:
-                raise RemoteError("WANT", "asks for the same again and again")
-
-    def _sweep(self) -> None:
-        """A peer that asks and takes back for ever must not make the queue grow."""
-        if len(self._queue) > 2 * sum(map(len, self._queued.values())) + _SWEEP_AFTER:
-            self._messages = {
-                key: asked for key, asked in self._messages.items() if self._is_wanted(*key, asked)
-            }
-            self._queue = [asked.key for asked in self._messages.values()]
-            heapq.heapify(self._queue)
-
-    def _is_wanted(self, journal: JournalId, first: int, asked: _Asked) -> bool:
-        queued = self._queued[journal]
-        return any(number in queued for number in range(first, first + asked.parts))
+            if journal is not None and journal.source is not None:
+                if row.known:
+                    self._certified.add(journal.source)
+                self.requests.note(row, journal, ledger, self._heard_s)
+        self.requests.place(ledger, order)
 
     def note_sent(self, size: int, now_s: float) -> None:
         """The link has sent bundles of `size` bytes."""
@@ -324,7 +262,7 @@ class Contact:
     @property
     def is_trading(self) -> bool:
         """Whether bundles go both ways."""
-        return bool(self._queue)
+        return self.requests.best is not None
 
     def note_next(self, coming: Next) -> None:
         """The peer says what it sends next."""
@@ -334,10 +272,11 @@ class Contact:
     def holds_until_s(self) -> float:
         """Until then the peer speaks, if it does: it owes bundles, and its next one is better than what is to be sent,
         or it has not said yet how good it is."""
-        if not self._queue or not self.wanting:
+        ours = self.requests.best
+        if ours is None or not self.wanting:
             return -inf
         if self._next_heard is not None:
-            theirs, ours = self._next_heard.rank, self._queue[0][0]
+            theirs = self._next_heard.rank
             if theirs is None or (ours, self.dialled) < (theirs, not self.dialled):
                 return -inf
         return self.wanting_since_s + HOLD_S
@@ -346,15 +285,16 @@ class Contact:
         self, ledger: Ledger, certificates: dict[DeviceId, Certificate], order: Order, now_s: float
     ) -> Iterator[Effect]:
         """Hand the link the best bundles of the queue, as far as credit and what it sends soon go."""
-        while (number := self._front(ledger, order)) is not None:
+        self.requests.place(ledger, order)
+        while (front := self.requests.front(ledger, order)) is not None:
             if self._in_link_bytes >= self._ahead_bytes or now_s < self.holds_until_s:
                 break
-            journal_id = self._queue[0][-2]
+            journal_id, number = front
             journal = ledger.journals[journal_id]
             entry = journal.entries[number]
             if self._sent_bytes + entry.size > self._credit:
                 break
-            self._queued[journal_id].discard(number)
+            self.requests.serve(journal_id, number)
             assert journal.source is not None
             if self.certificate_due(journal.source):
                 yield self.say(Cert(certificates[journal.source].der), now_s)
@@ -365,51 +305,10 @@ class Contact:
             age_s = min(AGE_S_MAX, max(0, int(now_s - entry.born_s)))
             yield SendBundle(self.number, journal_id, number, entry.size, age_s)
         if self.wanting or self._next_said:
-            coming = Next(self._queue[0][0] if self._queue else None)
+            coming = Next(self.requests.best)
             if coming != self._next_said:
                 self._next_said = coming
                 yield self.say(coming, now_s)
-
-    def _front(self, ledger: Ledger, order: Order) -> int | None:
-        """Bring the best message to the front of the queue; its next bundle. None: the queue is empty."""
-        renewals = _RENEWED_MAX
-        while self._queue:
-            key = self._queue[0]
-            asked = self._messages.get(key[-2:])
-            if asked is None or asked.key != key:
-                heapq.heappop(self._queue)
-                continue
-            journal = ledger.journals[key[-2]]
-            number = self._next_part(journal, key[-1], asked, order)
-            if number is None:
-                heapq.heappop(self._queue)
-                del self._messages[key[-2:]]
-                continue
-            renewed = order.of_message(journal, journal.entries[number])
-            if renewed <= key or not renewals:
-                return number
-            renewals -= 1
-            asked.key = renewed  # others have come to hold it meanwhile
-            heapq.heapreplace(self._queue, renewed)
-        return None
-
-    def _next_part(self, journal: Journal, first: int, asked: _Asked, order: Order) -> int | None:
-        """The next bundle of a message that is still here and wanted."""
-        queued = self._queued[journal.id]
-        for again in (False, True):
-            if again:
-                wanted = [number for number in range(first, first + asked.parts) if number in queued]
-                asked.ready = order.of_parts(journal, first, wanted)[::-1]
-            while asked.ready:
-                number = asked.ready[-1]
-                entry = journal.entries.get(number)
-                # A source that lies may have made it a part of another message meanwhile.
-                here = entry is not None and entry.first == first and number not in journal.receipted
-                if here and number in queued:
-                    return number
-                asked.ready.pop()
-                queued.discard(number)
-        return None
 
 
 def have_frames(rows: Iterable[Held], *, whole: bool) -> Iterator[Have]:

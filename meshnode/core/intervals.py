@@ -190,6 +190,18 @@ class Ranges:
         """The largest number, 0 for the empty set."""
         return self.pairs[-1][1] if self.pairs else 0
 
+    def head(self, count: int) -> Ranges:
+        """The smallest `count` numbers (none if that is not positive)."""
+        left = count
+        out: list[Pair] = []
+        for first, last in self.pairs:
+            if left <= 0:
+                break
+            taken = min(left, last - first + 1)
+            out.append((first, first + taken - 1))
+            left -= taken
+        return Ranges._of(tuple(out))
+
     def tail(self, count: int) -> Ranges:
         """The largest `count` numbers (none if that is not positive)."""
         left = count

@@ -35,6 +35,7 @@ from meshnode.core.limits import (
 )
 from meshnode.core.ports import SendBundle
 from meshnode.core.receipt import Receipt
+from meshnode.core.requests import PLACED_MAX
 from meshnode.core.routing import Candidate
 from meshnode.core.rows import Entry
 from tests.core.contacts import (
@@ -244,16 +245,30 @@ def test_only_a_few_places_are_looked_up_again() -> None:
         looked_up += 1
         return 1 / (1 + len(message.others_away_s))
 
-    ledger, journal = carrying(*[(2000, ROUTINE, 1)] * 1000)
+    ledger, journal = carrying(*[(2000, ROUTINE, 1)] * PLACED_MAX)
     order = replace(order_to(86_400.0, TOLD_S), worth=worth)
     peer = contact()
     peer.note_want(Want(PLENTY, (Wanted(journal.id, journal.held, NONE, True),)), ledger, order)
-    assert looked_up == 1000
-    order.holders.see(journal.id, AGUS, Ranges.span(1, 900))
+    assert looked_up == PLACED_MAX
+    order.holders.see(journal.id, AGUS, Ranges.span(1, PLACED_MAX * 9 // 10))
     peer._ahead_bytes = 1
     looked_up = 0
     assert len(pump(peer, ledger, order=order)) == 1
     assert looked_up <= 20
+
+
+def test_however_much_is_asked_for_an_event_gives_a_place_to_some_only() -> None:
+    """A peer that lacks everything names it all in one frame; nobody else waits for that, and all of it goes."""
+    ledger, journal = carrying(*[(2000, ROUTINE, 1)] * (3 * PLACED_MAX), (2000, URGENT, 1))
+    peer = contact()
+    ask(peer, ledger, journal.held)
+    assert len(peer.requests) == len(journal.held)
+    assert len(peer.requests._queue) == PLACED_MAX
+    peer.note_want(Want(PLENTY, (Wanted(journal.id, NONE, Ranges.span(900, 1000), True),)), ledger, ORDER)
+    assert len(peer.requests._queue) == 2 * PLACED_MAX
+    sent = drain(peer, ledger)
+    assert sorted(sent) == list(journal.held - Ranges.span(900, 1000))
+    assert sent[0] == journal.held.last, "what is urgent goes as soon as it has a place"
 
 
 # --- credit, and what is asked for and taken back ---------------------------------------------------------------
@@ -293,7 +308,7 @@ def test_what_is_no_longer_wanted_is_not_sent() -> None:
     peer.note_want(Want(0, (Wanted(journal.id, NONE, Ranges.of([2, 5]), True),)), ledger, ORDER)
     peer.note_want(Want(PLENTY, (Wanted(journal.id, Ranges.single(5), NONE, True),)), ledger, ORDER)
     assert drain(peer, ledger) == [1, 3, 4, 5, 6]
-    assert peer._queue == []
+    assert peer.requests._queue == []
 
 
 def test_what_is_not_here_any_more_or_delivered_is_not_sent() -> None:
@@ -378,7 +393,7 @@ def test_wanting_and_dropping_for_ever_costs_no_memory() -> None:
     for _ in range(50):
         for row in (Wanted(journal.id, everything, NONE, True), Wanted(journal.id, NONE, everything, True)):
             peer.note_want(Want(0, (row,)), ledger, ORDER)
-    assert len(peer._queue) <= 400
+    assert len(peer.requests._queue) <= 400
     ask(peer, ledger, [7, 3], PLENTY)
     assert drain(peer, ledger) == [3, 7]
 
@@ -403,7 +418,7 @@ def test_what_was_asked_for_last_and_not_taken_back_is_sent(
             for _ in sent:
                 peer.note_sent(PAYLOAD_SIZE_MAX, 0.0)
     assert sorted(drain(peer, ledger)) == sorted(wanted)
-    assert (peer._queue, peer._messages) == ([], {})
+    assert (peer.requests._queue, peer.requests._messages) == ([], {})
 
 
 def test_what_was_taken_back_is_swept_out_though_one_is_still_wanted() -> None:
@@ -412,8 +427,8 @@ def test_what_was_taken_back_is_swept_out_though_one_is_still_wanted() -> None:
     peer = contact()
     ask(peer, ledger, journal.held, 0)
     peer.note_want(Want(0, (Wanted(journal.id, NONE, Ranges.span(2, 2000), True),)), ledger, ORDER)
-    assert len(peer._queue) <= 300
-    assert len(peer._messages) == len(peer._queue)
+    assert len(peer.requests._queue) <= 300
+    assert len(peer.requests._messages) == len(peer.requests._queue)
     ask(peer, ledger, [7], PLENTY)
     assert drain(peer, ledger) == [1, 7]
 

@@ -124,12 +124,12 @@ def test_two_that_trade_never_wait_for_each_other(
         else:
             end.sent()
         on_the_way = [frame(effect) for end in ends for effect in end.line if isinstance(effect, Send)]
-        trading = all(end.contact._queue and end.contact.wanting for end in ends)
+        trading = all(end.contact.requests._queue and end.contact.wanting for end in ends)
         known = all(end.nexts and end.contact._next_heard for end in ends)
         if trading and known and not any(isinstance(said, (Next, Want)) for said in on_the_way):
             assert sum(end.contact.holds_until_s > 0.0 for end in ends) == 1
     assert [end.contact.wanting for end in ends] == [{}, {}]
-    assert [end.contact._queue for end in ends] == [[], []]
+    assert [end.contact.requests._queue for end in ends] == [[], []]
 
 
 def test_whoever_has_the_lesser_bundle_waits_until_the_better_ones_are_through() -> None:

@@ -92,6 +92,11 @@ def test_covers(some: set[int], first: int, last: int) -> None:
 
 
 @given(sets, st.integers(-3, 30))
+def test_head(some: set[int], count: int) -> None:
+    check(Ranges.of(some).head(count), set(sorted(some)[: max(0, count)]))
+
+
+@given(sets, st.integers(-3, 30))
 def test_tail(some: set[int], count: int) -> None:
     check(Ranges.of(some).tail(count), set(sorted(some)[-count:] if count > 0 else []))
 

@@ -84,7 +84,7 @@ class Bounds(Judge):
         }
         if self._looks % _SELDOM == 0 or len(event.data) > PAYLOAD_SIZE_MAX // 8:
             held = sum(len(journal.held | journal.receipted) for journal in state.ledger.journals.values())
-            bounds["requests"] = (sum(map(len, contact._queued.values())), held + JOURNALS_PER_FRAME)
+            bounds["requests"] = (len(contact.requests), held + JOURNALS_PER_FRAME)
             bounds["ranges"] = (sum(len(ranges.pairs) for ranges in contact.offers.values()), PEER_RANGES_MAX)
             bounds["names"] = (len(contact.serials) + len(contact.listed), PEER_NAMES_MAX)
             bounds["rooms"] = (state.landing_bytes, len(state.contacts) * CREDIT_BYTES)
