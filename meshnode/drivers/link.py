@@ -36,7 +36,7 @@ from meshnode.core.rows import Rotten, StoredBundle
 Read = Callable[[JournalId, int], StoredBundle | None]
 Deliver = Callable[[Received | Sent | Unreadable | Lost], None]
 
-RECEIVE_SIZE: Final = 128 * KIB
+RECEIVE_SIZE: Final = 256 * KIB
 #: Bundles are read and sent together up to this size, so that small ones share system calls and records.
 BATCH_SIZE: Final = 256 * KIB
 BATCH_COUNT: Final = 64

@@ -326,6 +326,19 @@ def test_without_its_file_a_store_does_not_start_if_it_needs_it(store: SqliteSto
     assert intact(store, 2)
 
 
+def test_a_slot_that_a_rotten_index_has_lost_is_not_written_over(store: SqliteStore, path: Path) -> None:
+    store.commit(put(1, 2), 5.0)
+    store.close()
+    with closing(sqlite3.connect(path, isolation_level=None)) as connection:
+        sql = connection.execute("SELECT sql FROM sqlite_master WHERE name = 'entry_slot'").fetchone()[0]
+        connection.execute("DROP INDEX entry_slot")
+        connection.execute(f"{sql} AND slot <> 0")
+        connection.execute("PRAGMA writable_schema = ON")
+        connection.execute("UPDATE sqlite_master SET sql = ? WHERE name = 'entry_slot'", (sql,))
+    with pytest.raises(StoreDamaged, match="its list of large payloads is not whole"):
+        SqliteStore(path)
+
+
 def test_an_older_copy_beside_newer_slots_does_no_harm(store: SqliteStore, path: Path) -> None:
     store.commit(put(1, 2, 3, 4, 5), 1.0)
     store.close()

@@ -356,8 +356,10 @@ class SqliteStore:
         do = self._writer.execute
         header = put.bundle.header
         journal = self._journal_row(put)
-        # A number that was given up and is used again takes the place of what a failed removal left behind.
-        self._drop_range(journal, header.number, header.number)
+        place = journal, header.number
+        if do("SELECT 1 FROM entry WHERE journal = ? AND number = ?", place).fetchone():
+            # A number that was given up and is used again takes the place of what a failed removal left behind.
+            self._drop_range(journal, header.number, header.number)
         if header.previous is not None:
             previous = header.previous.journal, header.previous.last, journal
             do("UPDATE journal SET previous = ?, previous_last = ? WHERE id = ?", previous)
@@ -365,8 +367,7 @@ class SqliteStore:
         do(
             "INSERT INTO entry VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
             (
-                journal,
-                header.number,
+                *place,
                 bundle,
                 header.payload_size,
                 header.priority,

@@ -23,6 +23,8 @@ from itertools import islice
 from pathlib import Path
 from typing import Final
 
+from meshnode.core.bundle import read_header
+from meshnode.core.errors import RemoteError
 from meshnode.core.limits import KIB
 from meshnode.drivers.sqlite.heads import HEAD_SIZE, SLOT_SIZE, WIPED, Head, read_head
 from meshnode.drivers.sqlite.schema import StoreDamaged, is_slot, slotted_size
@@ -68,6 +70,10 @@ class Slots:
         if self._file >= 0:
             os.close(self._file)
             self._file = -1
+
+    def free(self) -> list[int]:
+        """Those that no row names."""
+        return list(self._free)
 
     # --- reading ------------------------------------------------------------------------------------------------
 
@@ -189,9 +195,24 @@ def find_slots(writer: sqlite3.Connection, path: Path, becomes: Path) -> Slots:
         writer.execute("INSERT OR REPLACE INTO meta VALUES (?, ?)", (PAYLOADS, there.name))
     with suppress(FileNotFoundError):
         if there is not None:
-            return Slots(there, used)
+            slots = Slots(there, used)
+            _check_free(writer, path, slots)
+            return slots
     name = there.name if there else "whose name is lost"
     raise StoreDamaged(path=path, problem=f"the file of its large payloads, {name}, is not there")
+
+
+def _check_free(writer: sqlite3.Connection, path: Path, slots: Slots) -> None:
+    """What is used was read from an index. If that has rotted, a slot that is used is taken for free, and the next one
+    who comes would write over it; so what is free but has a head is looked up among the entries themselves."""
+    ask = "SELECT slot FROM entry WHERE journal = (SELECT id FROM journal WHERE journal = ?) AND number = ?"
+    for slot in slots.free():
+        with suppress(OSError, RemoteError):
+            head, _ = slots.read(slot, 0)
+            header = read_header(head.header) if head else None
+            if header and writer.execute(ask, (header.journal, header.number)).fetchone() == (slot,):
+                slots.close()
+                raise StoreDamaged(path=path, problem="its list of large payloads is not whole")
 
 
 def move_slots(writer: sqlite3.Connection, slots: Slots, numbers: list[int]) -> None:
