@@ -287,7 +287,16 @@ def _elsewhere_items(each: Elsewhere) -> list[object]:
 
 def encode_bundle(age_s: int, header: bytes, signature: bytes, payload: bytes) -> bytes:
     """A BUNDLE frame from stored bytes, without decoding the header first."""
-    return _frame([7, age_s, header, signature, payload])
+    return bundle_head(age_s, header, signature, len(payload)) + payload
+
+
+def bundle_head(age_s: int, header: bytes, signature: bytes, payload_size: int) -> bytes:
+    """What stands in a BUNDLE frame before its payload, which comes last and need not be copied for its sake."""
+    # an array of four, made one of five, and the head of a byte string: "bin 8", "bin 16" or "bin 32"
+    width = 0 if payload_size < 2**8 else 1 if payload_size < 2**16 else 2
+    body = b"\x95" + pack([7, age_s, header, signature])[1:]
+    body += bytes((0xC4 + width,)) + payload_size.to_bytes(2**width, "big")
+    return (len(body) + payload_size).to_bytes(_LENGTH_SIZE, "big") + body
 
 
 def _hello(reader: Reader) -> Hello:

@@ -1,10 +1,10 @@
 """One contact's bytes: what the brain wants sent goes out, what comes in goes to the brain.
 
-Two lanes go out. Frames (receipts, wants, acknowledgements) overtake bundles; bundles are read from the store just
-before they are sent, so a queue of them costs no memory, and they are checked then, so that what has rotted on disk
-never travels: a receiver would blame this node. What the disk only does not give back now is tried again some seconds
-later, behind all others; the store says when it has given up. On Linux the kernel is asked to keep its own queue short,
-since nothing overtakes there.
+Two lanes go out. Frames (receipts, wants, acknowledgements) overtake bundles; bundles are read from the store while
+those before them are sent, so a queue of them costs no memory, and they are checked then, so that what has rotted on
+disk never travels: a receiver would blame this node. What the disk only does not give back now is tried again some
+seconds later, behind all others; the store says when it has given up. On Linux the kernel is asked to keep its own
+queue short, since nothing overtakes there.
 
 A peer is a member, and may still be a fool or a thief. Whoever asks and does not take the answers is given up, before
 they fill the memory; and what makes the brain think for long is followed by as long a rest, so that others get their
@@ -27,7 +27,7 @@ import trio
 
 from meshnode.core.bundle import read_bundle
 from meshnode.core.errors import RemoteError, StoreTrouble
-from meshnode.core.frames import encode_bundle
+from meshnode.core.frames import bundle_head
 from meshnode.core.identity import JournalId
 from meshnode.core.limits import KIB, MIB
 from meshnode.core.ports import ContactNumber, Lost, Received, SendBundle, Sent, Unreadable
@@ -40,6 +40,8 @@ RECEIVE_SIZE: Final = 256 * KIB
 #: Bundles are read and sent together up to this size, so that small ones share system calls and records.
 BATCH_SIZE: Final = 256 * KIB
 BATCH_COUNT: Final = 64
+#: Pieces that are smaller in the mean are joined; larger ones are not worth the copy.
+JOINED_SIZE: Final = 32 * KIB
 #: Frames that may wait for a peer to take them. One that was away for years is told some 20 MB at once.
 WAITING_SIZE_MAX: Final = 64 * MIB
 #: What a waiting frame costs besides its bytes.
@@ -68,9 +70,9 @@ def shorten_kernel_queue(stream: trio.SocketStream) -> None:
 
 @dataclass(frozen=True, slots=True)
 class _Batch:
-    """Bundle frames ready to send, what they hold, and those that could not be read, or not now."""
+    """Bundle frames ready to send in pieces, what they hold, and those that could not be read, or not now."""
 
-    data: bytes
+    pieces: list[bytes]
     size: int
     unreadable: tuple[Unreadable, ...]
     put_off: tuple[SendBundle, ...]
@@ -78,7 +80,7 @@ class _Batch:
 
 def _load(read: Read, wanted: list[SendBundle]) -> _Batch:
     """Read and frame bundles. Blocks; runs in a worker thread."""
-    frames: list[bytes] = []
+    pieces: list[bytes] = []
     unreadable: list[Unreadable] = []
     put_off: list[SendBundle] = []
     size = 0
@@ -96,9 +98,12 @@ def _load(read: Read, wanted: list[SendBundle]) -> _Batch:
         if stored is None or rotten:
             unreadable.append(Unreadable(want.contact, want.journal, want.number, want.size, rotten))
             continue
-        frames.append(encode_bundle(want.age_s, stored.header, stored.signature, stored.payload))
+        head = bundle_head(want.age_s, stored.header, stored.signature, len(stored.payload))
+        pieces += head, stored.payload
         size += want.size
-    return _Batch(b"".join(frames), size, tuple(unreadable), tuple(put_off))
+    if pieces and size < len(pieces) * JOINED_SIZE:
+        pieces = [b"".join(pieces)]
+    return _Batch(pieces, size, tuple(unreadable), tuple(put_off))
 
 
 def _is_whole(want: SendBundle, stored: StoredBundle) -> bool:
@@ -135,6 +140,9 @@ class Link:
         #: What the disk did not give back, to be tried again from then on.
         self._put_off: deque[SendBundle] = deque()
         self._again_s = math.inf
+        #: Read, and not sent yet.
+        self._loaded: _Batch | None = None
+        self._may_load = trio.Event()
         self._closing: str | None = None
         self._wake = trio.Event()
         self._scope = trio.CancelScope()
@@ -154,7 +162,7 @@ class Link:
     def send_bundle(self, bundle: SendBundle) -> None:
         """Send a bundle, after those that wait."""
         self._bundles.append(bundle)
-        self._wake.set()
+        self._may_load.set()
 
     def close(self, reason: str) -> None:
         """Send the frames that wait, then end."""
@@ -171,6 +179,7 @@ class Link:
             with self._scope:
                 async with trio.open_nursery() as nursery:
                     nursery.start_soon(self._send_all, nursery.cancel_scope)
+                    nursery.start_soon(self._load_all)
                     reason = await self._receive_all()
                     nursery.cancel_scope.cancel()
         finally:
@@ -201,8 +210,11 @@ class Link:
                     self._again_s = math.inf
                     self._bundles.extend(self._put_off)
                     self._put_off.clear()
-                elif self._bundles:
-                    await self._send_bundles()
+                    self._may_load.set()
+                elif self._loaded is not None:
+                    batch, self._loaded = self._loaded, None
+                    self._may_load.set()
+                    await self._send_bundles(batch)
                 else:
                     self._wake = trio.Event()
                     with trio.move_on_at(self._again_s):
@@ -219,20 +231,29 @@ class Link:
             self._waiting_size -= len(frame) + _FRAME_COST
         await self._stream.send_all(data)
 
-    async def _send_bundles(self) -> None:
-        wanted: list[SendBundle] = []
-        size = 0
-        while self._bundles and len(wanted) < BATCH_COUNT and size < BATCH_SIZE:
-            wanted.append(self._bundles.popleft())
-            size += wanted[-1].size
-        batch = await self._run_sync(partial(_load, self._read, wanted))
+    async def _load_all(self) -> None:
+        while True:
+            if self._bundles and self._loaded is None:
+                wanted: list[SendBundle] = []
+                size = 0
+                while self._bundles and len(wanted) < BATCH_COUNT and size < BATCH_SIZE:
+                    wanted.append(self._bundles.popleft())
+                    size += wanted[-1].size
+                self._loaded = await self._run_sync(partial(_load, self._read, wanted))
+                self._wake.set()
+            else:
+                self._may_load = trio.Event()
+                await self._may_load.wait()
+
+    async def _send_bundles(self, batch: _Batch) -> None:
         for unreadable in batch.unreadable:
             self._deliver(unreadable)
         if batch.put_off:
             self._put_off.extend(batch.put_off)
             self._again_s = min(self._again_s, trio.current_time() + AGAIN_S)
-        if batch.data:
+        if batch.pieces:
             while self._frames:
                 await self._send_frames()
-            await self._stream.send_all(batch.data)
+            for piece in batch.pieces:
+                await self._stream.send_all(piece)
             self._deliver(Sent(self._number, batch.size))
