@@ -1,7 +1,8 @@
 """Opening one whole message: from sealed bundles in the store to a sink, chunk by chunk.
 
 Two rounds over its bundles, each holding one at a time, so memory does not depend on the message's size. The first
-checks all of them, so that nothing is begun in vain, and learns when the last one came; the second opens.
+checks all of them, so that nothing is begun in vain, and learns when the last one came; the second opens. What the
+first has read last is not read again, so a message of one bundle, as most are, is read once.
 
 Every bundle is verified again as it was before it was stored (signature and digest). What fails that was right once,
 so it is rot on this disk, and the bundle can be fetched again. What the disk does not give back now is tried later, as
@@ -59,7 +60,10 @@ def open_message(message: Message, read: Read, keys: Mapping[bytes, SealingKey],
     Never, if the sink refuses it or what was signed is no message; NotWhole, if a bundle is gone or rotten.
     """
     try:
-        received_ms = max(_read_part(message, read, number)[1] for number in _numbers(message))
+        received_ms = 0
+        for number in reversed(_numbers(message)):
+            first, at_ms = _read_part(message, read, number)
+            received_ms = max(received_ms, at_ms)
         envelope = Envelope(
             key=message.key,
             source=message.source.name,
@@ -67,7 +71,7 @@ def open_message(message: Message, read: Read, keys: Mapping[bytes, SealingKey],
             received_ms=received_ms,
             held=message.held,
         )
-        _hand_on(message, envelope, read, keys, sink)
+        _hand_on(message, envelope, first, read, keys, sink)
     except RemoteError as problem:
         raise Never(str(problem).rstrip(".")) from problem
 
@@ -98,13 +102,18 @@ def _read_part(message: Message, read: Read, number: int) -> tuple[Bundle, int]:
 
 
 def _hand_on(
-    message: Message, envelope: Envelope, read: Read, keys: Mapping[bytes, SealingKey], sink: Sink
+    message: Message,
+    envelope: Envelope,
+    first: Bundle,
+    read: Read,
+    keys: Mapping[bytes, SealingKey],
+    sink: Sink,
 ) -> None:
     opener = Opener()
     delivery: Delivery | None = None
     try:
         for number in _numbers(message):
-            bundle, _ = _read_part(message, read, number)
+            bundle = first if number == message.first else _read_part(message, read, number)[0]
             pieces = list(opener.feed(_unseal(bundle, keys)))
             if delivery is None and opener.manifest is not None:
                 delivery = sink.begin(envelope, opener.manifest)
