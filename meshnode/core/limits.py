@@ -15,7 +15,7 @@ GIB: Final = 1024 * MIB
 # --- objects ----------------------------------------------------------------------------------------------------
 
 #: One bundle's sealed payload. Small enough that a contact cut anywhere costs a fraction of a second of Wi-Fi, and
-#: that it lives in the database; large enough that signature and HPKE overhead (1.2 KiB) stay below 1 %.
+#: a few are held in memory; large enough that signature and HPKE overhead (1.2 KiB) stay below 1 %.
 PAYLOAD_SIZE_MAX: Final = 256 * KIB
 
 #: The files of one message together. A registration has 0.1 to 2 MB; this leaves room for a scanned family register.

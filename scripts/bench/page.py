@@ -2,6 +2,8 @@
 
 scripts/bench/page FILE      keep FILE as docs/speed.jsonl, and write the page from it
 scripts/bench/page           write the page again from docs/speed.jsonl
+
+Beside these figures stand some from before the last work on speed, as docs/speed-before.jsonl keeps them.
 """
 
 from __future__ import annotations
@@ -17,6 +19,7 @@ from bench.figures import MACHINE, ROOT, BadLines, Figure, key_of, read_file, to
 from bench.goals import CARRIER, GOALS, LIMITS_THERE, OTHERS, PARTS, WHERE
 
 LINES: Final = "speed.jsonl"
+BEFORE: Final = "speed-before.jsonl"
 PAGE: Final = "speed.md"
 
 
@@ -116,15 +119,18 @@ def limits(run: Run) -> Iterator[str]:
     yield from table(("", "measured"), rows, (1,))
 
 
-def others(run: Run) -> Iterator[str]:
+def others(run: Run, before: Run) -> Iterator[str]:
     """Beside other systems."""
     yield "\n## Beside other systems\n"
     yield f"The others: {WHERE}; limits there: {LIMITS_THERE}. meshnode: this run.\n"
     again = "-"
     for line in run.of("recontact_10k_new_bytes"):
         again = f"{(line['own_bytes'] + line['value']) / 1000:.0f} kB, {line['ms'] / 1000:.2g} s"
-    speeds = [run.shown(name) for name in ("bundles_8k", "messages_512k_data", "message_256m_data")]
-    rows = [("**meshnode**", *speeds, again, "sealed and TLS, fsync")]
+    secured = "sealed and TLS, fsync"
+    names = ("bundles_8k", "messages_512k_data", "message_256m_data")
+    rows = [("**meshnode**", *map(run.shown, names), again, secured)]
+    if before.lines:
+        rows.append(("meshnode, before", *map(before.shown, names), "-", secured))
     rows += [(it.name, it.small, it.middle, it.large, it.again, it.kept) for it in OTHERS]
     head = (
         "",
@@ -137,9 +143,11 @@ def others(run: Run) -> Iterator[str]:
     yield from table(head, rows, (1, 2, 3))
 
 
-def microseconds(run: Run) -> Iterator[str]:
+def microseconds(run: Run, before: Run) -> Iterator[str]:
     """Where a bundle's time goes."""
-    cells = {(line["size"], line["part"]): line for line in run.of("profile")}
+    cells = {(line["size"], line["part"]): dict(line) for line in run.of("profile")}
+    for line in before.of("profile"):
+        cells[line["size"], line["part"]]["before_us"] = line["cpu_us"]
     sizes = sorted({size for size, _ in cells})
     if not sizes:
         return
@@ -149,14 +157,17 @@ def microseconds(run: Run) -> Iterator[str]:
         " of the CPU.\n"
     )
 
+    heads = {"before_us": "before: CPU us", "cpu_us": "CPU us", "value": "us"}
+    keys = [key for key in heads if all(key in cell for cell in cells.values())]
+
     def row(what: str, parts: tuple[str, ...]) -> tuple[str, ...]:
-        of = [(size, key) for size in sizes for key in ("value", "cpu_us")]
+        of = [(size, key) for size in sizes for key in keys]
         return (what, *(shown(sum(cells[size, part][key] for part in parts)) for size, key in of))
 
     rows = [row(PARTS[part], (part,)) for part in CARRIER]
     rows.append(row("**all that a carrier does**", CARRIER))
     rows += [row(what, (part,)) for part, what in PARTS.items() if part not in CARRIER]
-    head = ("", *(f"{size // 1024} KiB: {of}" for size in sizes for of in ("us", "CPU us")))
+    head = ("", *(f"{size // 1024} KiB, {heads[key]}" for size in sizes for key in keys))
     yield from table(head, rows, range(1, len(head)))
 
 
@@ -219,9 +230,9 @@ def rest(run: Run) -> Iterator[str]:
         yield from table(("", "measured", "of the limit", "of raw SQLite"), rows, (1, 2, 3))
 
 
-def write_page(lines: list[Figure]) -> str:
+def write_page(lines: list[Figure], earlier: list[Figure]) -> str:
     """The page."""
-    run = Run(lines)
+    run, before = Run(lines), Run(earlier)
     said = ["# How fast meshnode is\n"]
     said.append(
         "Made by `scripts/bench/page` from `docs/speed.jsonl`, a run of `scripts/bench/run`; not to be edited. Two"
@@ -234,8 +245,8 @@ def write_page(lines: list[Figure]) -> str:
             f"Measured on {told['cores']} cores ({told['cpu']}), {told['kernel']}, Python {told['python']}, at"
             f" {told['commit']}; medians of {told['rounds']}.\n"
         )
-    for part in (goals, limits, others, microseconds, office, rest):
-        said.extend(part(run))
+    said.extend([*goals(run), *limits(run), *others(run, before), *microseconds(run, before)])
+    said.extend([*office(run), *rest(run)])
     return "\n".join(said) + "\n"
 
 
@@ -247,13 +258,14 @@ def main() -> None:
     )
     parser.add_argument("--docs", type=Path, default=ROOT / "docs", help="the folder of both (docs)")
     said = parser.parse_args()
-    kept = said.docs / LINES
+    kept, earlier = said.docs / LINES, said.docs / BEFORE
     try:
         lines = read_file(said.lines or kept)
+        before = read_file(earlier) if earlier.exists() else []
         said.docs.mkdir(parents=True, exist_ok=True)
         if said.lines is not None:
             kept.write_text("".join(f"{to_line(line)}\n" for line in lines))
-        (said.docs / PAGE).write_text(write_page(lines))
+        (said.docs / PAGE).write_text(write_page(lines, before))
     except BadLines as problem:
         sys.exit(f"scripts/bench/page: {problem}")
     except KeyError as problem:

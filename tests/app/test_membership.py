@@ -425,7 +425,17 @@ def test_a_certificate_of_another_key_is_not_this_nodes(member: Path, home: Path
 
 
 @pytest.mark.parametrize(
-    "name", ["", "device.key", "office.key", "office.seal", "store.db", "store.db-wal", "control.json"]
+    "name",
+    [
+        "",
+        "device.key",
+        "office.key",
+        "office.seal",
+        "store.db",
+        "store.db-wal",
+        "store.db-payloads-0123456789abcdef",
+        "control.json",
+    ],
 )
 @pytest.mark.parametrize("right", [0o040, 0o020, 0o010, 0o004, 0o002, 0o001])
 def test_what_others_may_reach_is_refused(office: Path, name: str, right: int) -> None:
