@@ -133,7 +133,9 @@ class TlsStream(trio.abc.Stream, Generic[S]):
         while not (data := self._decrypt(max_bytes or TRANSPORT_SIZE)) and self._end is None:
             await self._fill()
             has_waited = True
-        if self._outgoing.pending:  # the peer has changed its key, or is to be told what is wrong
+        if self._outgoing.pending and self._end is None:
+            # The peer has changed its key, and is told that this was seen. Of the end and of damage it is told nothing:
+            # it may not read any more, and then whoever waits here would not learn of it.
             with suppress(trio.BrokenResourceError, trio.ClosedResourceError):  # reading will tell
                 await self._flush()
         elif not has_waited:

@@ -97,6 +97,19 @@ async def test_the_end(members: tuple[Credentials, Credentials], says_goodbye: b
         assert await budi.receive_some() == b"", "and so it stays"
 
 
+async def test_the_end_is_told_though_the_peer_takes_nothing_in(
+    members: tuple[Credentials, Credentials], autojump_clock: trio.testing.MockClock
+) -> None:
+    async with meeting(members) as (ana, budi), trio.open_nursery() as nursery:
+        budi.transport_stream.send_stream.send_all_hook = trio.sleep_forever
+        nursery.start_soon(budi.send_all, b"nobody hears this")
+        await trio.testing.wait_all_tasks_blocked()
+        await ana.transport_stream.send_eof()
+        with trio.fail_after(1.0):
+            assert await budi.receive_some() == b""
+        nursery.cancel_scope.cancel()
+
+
 async def test_damage_is_not_taken_for_the_end(members: tuple[Credentials, Credentials]) -> None:
     async with meeting(members) as (ana, budi):
         await ana.send_all(b"whole")
