@@ -202,7 +202,7 @@ class Carrying:
             plan.sources[journal.id] = journal.source
             self._certify(plan, journal.source)
             # a copy, since the ledger goes on changing while a worker thread sorts
-            lots.append((Journal(journal.id, journal.source, entries=dict(journal.entries)), lacking))
+            lots.append((Journal(journal.id, journal.source, entries=journal.entries.copy()), lacking))
         order = partial(_fill, plan, lots, state.document.revoked, room_bytes, self._now().s)
         await self.run_sync(order)
         return plan

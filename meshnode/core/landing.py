@@ -160,7 +160,7 @@ class Landings:
     def discard(self, journal: Journal, ranges: Ranges, rows: list[Row]) -> None:
         """Let go of others' bundles, tell every contact, and do not ask for them at once again."""
         state = self._state
-        gone_bytes = sum(journal.entries[number].size for number in ranges & journal.held)
+        gone_bytes = journal.entries.size_of(ranges)
         gone = state.ledger.drop(journal, ranges)
         state.free_bytes += gone_bytes
         rows.append(DropBundles(journal.id, gone))

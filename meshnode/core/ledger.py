@@ -23,12 +23,13 @@ from dataclasses import dataclass, field
 from math import inf
 
 from meshnode.core.bundle import Header, Previous
+from meshnode.core.entries import Entries, Entry
 from meshnode.core.frames import BUCKETS, DIGEST_SIZE, Held
 from meshnode.core.identity import DeviceId, JournalId
 from meshnode.core.intervals import NONE, Ranges
 from meshnode.core.introducing import EVERYONE
 from meshnode.core.receipt import Receipt
-from meshnode.core.rows import Entry, Snapshot
+from meshnode.core.rows import Snapshot
 
 
 @dataclass(slots=True)
@@ -39,7 +40,7 @@ class Journal:
     source: DeviceId | None = None
     destination: bytes = b""
     epoch: bytes = b""
-    entries: dict[int, Entry] = field(default_factory=dict)
+    entries: Entries = field(default_factory=Entries)
     held: Ranges = NONE
     receipted: Ranges = NONE
     receipt: Receipt | None = None
@@ -99,7 +100,8 @@ class Ledger:
             journal = Journal(record.id, record.source, record.destination, record.epoch)
             journal.previous = record.previous
             ledger.journals[record.id] = journal
-            ledger._hold(journal, record.entries)
+            journal.entries = record.entries.copy()
+            ledger._count(journal, journal.entries.ranges, journal.entries.size, journal.entries.expires_s)
         for receipt, at_s in snapshot.receipts:
             ledger.apply(receipt, at_s)
         return ledger
@@ -175,24 +177,23 @@ class Ledger:
     def add(self, journal: Journal, entries: dict[int, Entry]) -> None:
         """These bundles are durable now."""
         new = {number: entry for number, entry in entries.items() if number not in journal.entries}
-        self._hold(journal, new)
+        journal.entries.update(new)
+        expires_s = min((entry.born_s + entry.lifetime_s for entry in new.values()), default=inf)
+        self._count(journal, Ranges.of(new), sum(entry.size for entry in new.values()), expires_s)
 
-    def _hold(self, journal: Journal, entries: dict[int, Entry]) -> None:
-        journal.entries.update(entries)
-        journal.held |= Ranges.of(entries)
-        journal.expires_s = min([journal.expires_s, *(e.born_s + e.lifetime_s for e in entries.values())])
-        if self.is_foreign(journal):
-            self._count(journal, entries.values(), 1)
+    def _count(self, journal: Journal, new: Ranges, size: int, expires_s: float) -> None:
+        journal.held |= new
+        journal.expires_s = min(journal.expires_s, expires_s)
+        self._weigh(journal, len(new), size)
 
-    def _count(self, journal: Journal, entries: Iterable[Entry], sign: int) -> None:
+    def _weigh(self, journal: Journal, count: int, size: int) -> None:
+        """So many bundles and bytes more."""
+        if not self.is_foreign(journal):
+            return
         assert journal.source is not None
-        size = count = 0
-        for entry in entries:
-            size += entry.size
-            count += 1
-        self.foreign_size += sign * size
-        self.foreign_count += sign * count
-        total = self.foreign_bytes.get(journal.source, 0) + sign * size
+        self.foreign_size += size
+        self.foreign_count += count
+        total = self.foreign_bytes.get(journal.source, 0) + size
         if total:
             self.foreign_bytes[journal.source] = total
         else:
@@ -204,10 +205,8 @@ class Ledger:
         gone = ranges & journal.held
         if self.is_mine(journal):
             gone = gone & journal.receipted
-        entries = [journal.entries.pop(number) for number in gone]
         journal.held -= gone
-        if self.is_foreign(journal):
-            self._count(journal, entries, -1)
+        self._weigh(journal, -len(gone), -journal.entries.remove(gone))
         return gone
 
     def forget_rotten(self, journal: Journal, number: int) -> None:
@@ -217,16 +216,13 @@ class Ledger:
             journal.held -= Ranges.single(number)
             journal.lost |= Ranges.single(number)
             self.shrunk += 1
-            if self.is_foreign(journal):
-                self._count(journal, [entry], -1)
+            self._weigh(journal, -1, -entry.size)
 
     def expired(self, now_s: float) -> Iterator[tuple[Journal, Ranges]]:
         """Others' bundles that have outlived what their source asked for."""
         for journal in self.journals.values():
             if journal.expires_s < now_s and self.is_foreign(journal):
-                due = {number: e.born_s + e.lifetime_s for number, e in journal.entries.items()}
-                old = Ranges.of(number for number, at_s in due.items() if at_s < now_s)
-                journal.expires_s = min(due.values(), default=inf)
+                old, journal.expires_s = journal.entries.expired(now_s)
                 if old:
                     yield journal, old
 

@@ -231,7 +231,7 @@ def to_displace(
         if needed_bytes <= 0 or -copies < copies_min:
             break
         journal = ledger.journals[journal_id]
-        needed_bytes -= sum(journal.entries[number].size for number in ranges)
+        needed_bytes -= journal.entries.size_of(ranges)
         found.append((journal, ranges))
     return found if needed_bytes <= 0 else []
 

@@ -10,6 +10,8 @@ from dataclasses import dataclass, field
 from typing import NamedTuple, Protocol
 
 from meshnode.core.bundle import Bundle, Previous
+from meshnode.core.entries import Entries
+from meshnode.core.entries import Entry as Entry
 from meshnode.core.errors import StoreTrouble
 from meshnode.core.identity import Certificate, DeviceId, JournalId
 from meshnode.core.intervals import Ranges
@@ -126,17 +128,6 @@ Row = (
 # --- what a store gives back at start ---------------------------------------------------------------------------
 
 
-class Entry(NamedTuple):
-    """What is known of a held bundle without reading it. `first` names its message."""
-
-    size: int
-    priority: int
-    first: int
-    parts: int
-    born_s: float
-    lifetime_s: int
-
-
 def entry_of(row: PutBundle) -> Entry:
     """What is known of a bundle that is about to be held."""
     header = row.bundle.header
@@ -154,7 +145,7 @@ class JournalRecord:
     source: DeviceId
     destination: bytes
     epoch: bytes
-    entries: dict[int, Entry] = field(default_factory=dict)
+    entries: Entries = field(default_factory=Entries)
     previous: Previous | None = None
 
 

@@ -210,9 +210,8 @@ def remains(snapshot: Snapshot) -> list[DropBundles]:
     out = []
     for record in snapshot.journals:
         if (first := opened.get(record.id)) is not None:
-            torn = (Ranges.of(record.entries) & Ranges.span(first, NUMBER_MAX)) - whole.get(record.id, NONE)
-            for number in torn:
-                del record.entries[number]
+            torn = (record.entries.ranges & Ranges.span(first, NUMBER_MAX)) - whole.get(record.id, NONE)
+            record.entries.remove(torn)
             if torn:
                 out.append(DropBundles(record.id, torn))
     return out

@@ -10,7 +10,6 @@ from dataclasses import replace
 
 from meshnode.core.bundle import Bundle, journal_id
 from meshnode.core.identity import Certificate, DeviceId, JournalId
-from meshnode.core.intervals import Ranges
 from meshnode.core.rows import (
     DropBundles,
     Entry,
@@ -50,7 +49,7 @@ class MemoryStore:
         """Everything but payloads."""
         return Snapshot(
             clock_s=self._clock_s,
-            journals=[replace(record, entries=dict(record.entries)) for record in self._journals.values()],
+            journals=[replace(record, entries=record.entries.copy()) for record in self._journals.values()],
             receipts=[(row.receipt, row.at_s) for _, row in sorted(self._receipts.items())],
             certificates=[certificate.der for _, certificate in sorted(self._certificates.items())],
             openings=[row for _, row in sorted(self._openings.items())],
@@ -88,7 +87,7 @@ class MemoryStore:
         other = MemoryStore()
         other._clock_s = self._clock_s
         other._size_bytes = self._size_bytes
-        other._journals = {key: replace(r, entries=dict(r.entries)) for key, r in self._journals.items()}
+        other._journals = {key: replace(r, entries=r.entries.copy()) for key, r in self._journals.items()}
         other._bundles = dict(self._bundles)
         other._receipts = dict(self._receipts)
         other._certificates = dict(self._certificates)
@@ -139,7 +138,7 @@ class MemoryStore:
     def _drop_bundles(self, row: DropBundles) -> None:
         record = self._journals.get(row.journal)
         if record is not None:
-            for number in row.ranges & Ranges.of(record.entries):
+            for number in row.ranges & record.entries.ranges:
                 self._size_bytes -= record.entries.pop(number).size
                 del self._bundles[row.journal, number]
         opening = self._openings.get(row.journal)

@@ -2,7 +2,7 @@
 
 One worker thread at a time uses the store's writing side. A sync to disk costs milliseconds, whether it carries one
 bundle or a hundred, so the busier the node, the fewer syncs a bundle. When there is nothing to write, the store is
-tidied.
+tidied: after bundles were dropped, and now and then while many come.
 """
 
 from __future__ import annotations
@@ -24,6 +24,8 @@ BATCH_BYTES: Final = 4 * MIB
 BATCH_ROWS: Final = 512
 #: Submitters wait while more than this is queued.
 BACKLOG_BYTES: Final = 8 * MIB
+#: After so many bundles a store may have something to tidy, though none was dropped.
+UNTIDY_BUNDLES: Final = 4096
 
 
 T = TypeVar("T")
@@ -67,6 +69,7 @@ class Writer:
         self._work = trio.Event()
         self._room = trio.Event()
         self._untidy = True
+        self._untidied = 0
 
     def put(self, write: Write) -> None:
         """Queue a write."""
@@ -115,8 +118,14 @@ class Writer:
         self._queued_bytes -= size
         self._room.set()
         self._room = trio.Event()  # a new one here, not where one waits: several may wait for the same
-        self._untidy = self._untidy or any(isinstance(row, DropBundles) for row in rows)
+        self._note_untidy(rows)
         answer(Written(tuple(tokens)) if problem is None else WriteFailed(tuple(tokens), problem))
+
+    def _note_untidy(self, rows: list[Row]) -> None:
+        self._untidied += sum(isinstance(row, PutBundle) for row in rows)
+        if self._untidied >= UNTIDY_BUNDLES or any(isinstance(row, DropBundles) for row in rows):
+            self._untidy = True
+            self._untidied = 0
 
     async def _tidy(self) -> None:
         try:

@@ -67,7 +67,7 @@ def carrier(bundles: int) -> Host:
     host.node.state.certificates[DEWI.device] = DEWI.certificate
     journal = ledger.open(DEWI.bundle(1).header, DEWI.journal)
     entry = Entry(2000, 1, 1, 1, host.clock.s, 10**7)
-    ledger._hold(journal, dict.fromkeys(range(1, bundles + 1), entry))
+    ledger.add(journal, dict.fromkeys(range(1, bundles + 1), entry))
     return host
 
 

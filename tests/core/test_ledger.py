@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
 from meshnode.core.bundle import Header
+from meshnode.core.entries import Entries, Lot
 from meshnode.core.frames import BUCKETS, Held
 from meshnode.core.identity import DeviceId, EndpointId, JournalId
 from meshnode.core.intervals import NONE, Ranges
@@ -151,13 +152,19 @@ class Books(RuleBasedStateMachine):
             model.kept = [(at_s, some) for at_s, some in model.kept if at_s >= before_s]
             assert set(self.ledger.outlived(self.ledger.journals[journal_id], before_s)) == due
 
-    @rule()
-    def restarted(self) -> None:
+    @rule(in_lots=st.booleans())
+    def restarted(self, in_lots: bool) -> None:
         """All that a store keeps is the bundles and the newest receipts."""
+
+        def entries_of(model: Model) -> Entries:
+            if not in_lots or not model.entries:
+                return Entries(model.entries)
+            return Entries(lots=[Lot.of((number, *item) for number, item in sorted(model.entries.items()))])
+
         snapshot = Snapshot(
             journals=[
                 JournalRecord(
-                    i, model.header.source, model.header.destination, model.header.epoch, dict(model.entries)
+                    i, model.header.source, model.header.destination, model.header.epoch, entries_of(model)
                 )
                 for i, model in self.models.items()
                 if model.known

@@ -14,6 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from meshnode.core.bundle import Bundle
+from meshnode.core.entries import Entries
 from meshnode.core.errors import StoreTooNew
 from meshnode.core.identity import JournalId
 from meshnode.core.intervals import NONE, Ranges
@@ -98,7 +99,7 @@ def test_a_bundle_comes_back_as_it_was_put(device: Device) -> None:
         assert store.read(J, 6) is store.read(AGUS.journal, 7) is None
         (record,) = store.load().journals
         entry = Entry(PAYLOAD_SIZE_MAX, 0, 6, 3, -12.25, 99)
-        assert record == JournalRecord(J, SITI.device, FLEET.endpoint, SITI.epoch, {7: entry})
+        assert record == JournalRecord(J, SITI.device, FLEET.endpoint, SITI.epoch, Entries({7: entry}))
 
 
 def test_what_is_put_again_is_replaced(store: Store) -> None:
@@ -188,7 +189,12 @@ def test_an_opening_lasts_until_its_message_or_its_end(device: Device) -> None:
 
 #: What leads back from each version to the one before.
 DOWNGRADES = {
-    5: "DROP INDEX entry_slot; ALTER TABLE entry DROP COLUMN slot; DELETE FROM meta WHERE name = 'payloads';",
+    5: """
+        DROP INDEX entry_slot;
+        ALTER TABLE entry DROP COLUMN slot;
+        DELETE FROM meta WHERE name = 'payloads';
+        DROP TABLE summary;
+    """,
     4: "DROP TABLE encounter;",
     3: """
         ALTER TABLE journal DROP COLUMN previous;

@@ -15,6 +15,7 @@ from meshnode.core.intervals import Ranges
 from meshnode.core.limits import KIB, PAYLOAD_SIZE_MAX
 from meshnode.core.ports import Write, WriteFailed, Written
 from meshnode.core.rows import DropBundles, PutAddress, PutBundle, Row, Snapshot, StoredBundle
+from meshnode.drivers import writer
 from meshnode.drivers.sqlite import SqliteStore
 from meshnode.drivers.writer import BACKLOG_BYTES, BATCH_BYTES, BATCH_ROWS, Writer
 from tests.core.fleets import Fleet, Source
@@ -229,6 +230,17 @@ async def test_the_store_is_tidied_when_there_is_nothing_else_to_do(rig: Rig) ->
     await until(lambda: rig.store.tidied == 5)
 
 
+async def test_many_new_bundles_are_a_reason_to_tidy_too(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(writer, "UNTIDY_BUNDLES", 3)
+    await until(lambda: rig.store.tidied == 1)
+    for token in range(1, 6):
+        rig.writer.put(put(token))
+        rig.store.let()
+        await rig.wait(token)
+        await wait_all_tasks_blocked(0.05)
+        assert rig.store.tidied == (1 if token < 3 else 2)
+
+
 async def test_a_store_that_cannot_be_tidied_harms_nobody(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
     def tidy() -> bool:
         raise StoreTrouble(path="store.db", problem="busy")
@@ -273,4 +285,4 @@ async def test_a_real_store_gives_the_space_back_in_a_few_steps(tmp_path: Path) 
     finally:
         store.close()
     assert steps <= 4
-    assert (tmp_path / "store.db").stat().st_size < 600 * KIB
+    assert (tmp_path / "store.db").stat().st_size < 640 * KIB

@@ -22,9 +22,8 @@ SITI, BUDI = DeviceId(b"s" * 16), DeviceId(b"b" * 16)
 def journal_of(claims: dict[int, Pair], receipted: Ranges = NONE) -> Journal:
     """A journal that holds these numbers, each with the (first, last) that it claims."""
     journal = Journal(JOURNAL, SITI, receipted=receipted)
-    journal.entries = {
-        number: Entry(1000, 1, first, last - first + 1, 0.0, 3600) for number, (first, last) in claims.items()
-    }
+    for number, (first, last) in claims.items():
+        journal.entries[number] = Entry(1000, 1, first, last - first + 1, 0.0, 3600)
     journal.held = Ranges.of(claims)
     return journal
 

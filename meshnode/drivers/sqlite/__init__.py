@@ -11,11 +11,13 @@ are read; damaged rows are left out and counted. A page that SQLite cannot read 
 (`StoreDamaged`), and `meshnode store salvage` helps. There is no check of the whole file, which would take minutes.
 
     schema     the tables                     loading    what the brain needs at start, checked
+    summaries  the same of many entries at once
     slots      large payloads, written once   heads      what a slot says of itself
     swapping   one store in place of another  pages      rows out of what is left of a damaged file
 
 One connection writes, one reads; both may be used from any thread, one at a time. What is dropped is given back to
-the disk by `tidy`, a bit at a time, when there is nothing else to do (incremental auto-vacuum; slots move forward).
+the disk by `tidy`, a bit at a time, when there is nothing else to do (incremental auto-vacuum; slots move forward);
+summaries are written then too.
 """
 
 from __future__ import annotations
@@ -68,6 +70,7 @@ from meshnode.drivers.sqlite.schema import (
     slotted_size,
 )
 from meshnode.drivers.sqlite.slots import SLOTTED_SIZE, find_slots, move_slots
+from meshnode.drivers.sqlite.summaries import Summaries
 from meshnode.drivers.sqlite.swapping import finish_swap
 
 __all__ = ["PAGE_SIZE", "SCHEMA_VERSION", "SqliteStore", "StoreDamaged"]
@@ -103,6 +106,7 @@ class SqliteStore:
             self._reading = threading.Lock()
             row = self._writer.execute("SELECT coalesce(max(id), 0) FROM bundle").fetchone()
         self._next_bundle: int = row[0] + 1
+        self._summaries = Summaries(self._writer)
         self._journals: dict[JournalId, int] = {}
         #: Bundles that the disk did not give back: since when.
         self._failing: dict[tuple[JournalId, int], float] = {}
@@ -172,7 +176,7 @@ class SqliteStore:
         """Everything but payloads, and but what is damaged."""
         damaged: Counter[str] = Counter()
         with self._trouble():
-            records = loading.load_journals(self._writer, damaged)
+            records = loading.load_journals(self._writer, self._summaries, damaged)
             self._journals = {record.id: row for row, record in records.items()}
             snapshot = Snapshot(
                 clock_s=loading.load_clock_s(self._writer),
@@ -279,6 +283,7 @@ class SqliteStore:
             self._writer.execute("COMMIT")
         except BaseException:
             self._journals.clear()  # some may have been made in what is now undone
+            self._summaries.forget()
             try:
                 if self._writer.in_transaction:
                     self._writer.execute("ROLLBACK")
@@ -357,6 +362,7 @@ class SqliteStore:
         header = put.bundle.header
         journal = self._journal_row(put)
         place = journal, header.number
+        self._summaries.touch(journal, header.number, header.number)
         if do("SELECT 1 FROM entry WHERE journal = ? AND number = ?", place).fetchone():
             # A number that was given up and is used again takes the place of what a failed removal left behind.
             self._drop_range(journal, header.number, header.number)
@@ -402,6 +408,7 @@ class SqliteStore:
 
     def _drop_range(self, journal: int, first: int, last: int) -> None:
         do = self._writer.execute
+        self._summaries.touch(journal, first, last)
         span = (journal, first, last)
         ask = "SELECT slot FROM entry WHERE journal = ? AND number BETWEEN ? AND ? AND slot IS NOT NULL"
         for (slot,) in do(ask, span):
@@ -427,7 +434,8 @@ class SqliteStore:
         return pages * size + slots_size, free * size + slots_free
 
     def tidy(self) -> bool:
-        """Give some free pages and slots back to the disk; whether there are more. Blocks for some milliseconds."""
+        """Give some free pages and slots back to the disk, or write down a block of entries; whether there is more to
+        do. Blocks for some milliseconds."""
         with self._trouble():
             # `execute` would step once, and give back one page: it takes a statement without columns to be over then
             self._writer.executescript(f"PRAGMA incremental_vacuum({TIDY_PAGES})")
@@ -438,6 +446,10 @@ class SqliteStore:
                 with self._transaction():
                     move_slots(self._writer, self._slots, moving)
                 self._slots.cut()
+                return True
+            if block := self._summaries.due():
+                with self._transaction():
+                    self._summaries.write(block)
                 return True
             self._writer.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
             return False

@@ -2,15 +2,23 @@
 
 A journal proves itself by its id, receipts and messages by a checksum; of the others each value has to be one that it
 could be. Whether a certificate's signature is right, is for who knows the authority to say.
+
+Entries are read block by block, in their order; where there is a summary, only the rows at the ends of its block are,
+and have to be those that it names. A key that has rotted leads SQLite astray when it looks for a place, but then it is
+next to that place. So whatever is not as it must be there, or in any row that is read, has all rows read one by one.
 """
 
 from __future__ import annotations
 
 import sqlite3
 from collections import Counter
+from collections.abc import Iterator
+from itertools import groupby
 from math import inf
+from typing import Any, Final
 
 from meshnode.core.bundle import journal_id
+from meshnode.core.entries import BLOCK_SIZE, Entries, Lot
 from meshnode.core.errors import RemoteError
 from meshnode.core.identity import DeviceId, JournalId
 from meshnode.core.intervals import Ranges
@@ -26,6 +34,7 @@ from meshnode.core.rows import (
     PutOpening,
 )
 from meshnode.drivers.sqlite.schema import INFINITE_S, checksum, is_id, is_number, read_previous
+from meshnode.drivers.sqlite.summaries import ENTRIES_MIN, EntryRow, Place, Summaries, is_whole
 
 
 def load_clock_s(writer: sqlite3.Connection) -> float:
@@ -35,7 +44,18 @@ def load_clock_s(writer: sqlite3.Connection) -> float:
     return float(clock_s) if type(clock_s) in (int, float) and abs(clock_s) < INFINITE_S else 0.0
 
 
-def load_journals(writer: sqlite3.Connection, damaged: Counter[str]) -> dict[int, JournalRecord]:
+_ENTRIES: Final = "SELECT journal, number, size, priority, first, parts, born_s, lifetime_s FROM entry"
+_ORDER: Final = " ORDER BY journal, number"
+_BACKWARDS: Final = " ORDER BY journal DESC, number DESC LIMIT 1"
+
+
+class _Odd(Exception):
+    """Some entries are not as a store writes them."""
+
+
+def load_journals(
+    writer: sqlite3.Connection, summaries: Summaries, damaged: Counter[str]
+) -> dict[int, JournalRecord]:
     """By the number that stands for each within the store."""
     by_row: dict[int, JournalRecord] = {}
     ask = writer.execute
@@ -47,9 +67,86 @@ def load_journals(writer: sqlite3.Connection, damaged: Counter[str]) -> dict[int
             damaged["journal"] += 1
             continue
         by_row[row] = JournalRecord(journal, source, destination, epoch, previous=read_previous(*previous))
-    for row, number, size, priority, first, parts, born_s, lifetime_s in ask(
-        "SELECT journal, number, size, priority, first, parts, born_s, lifetime_s FROM entry"
-    ):
+    try:
+        _load_blocks(writer, summaries, by_row)
+    except (_Odd, KeyError, TypeError, ValueError):
+        _load_entries(writer, by_row, damaged)
+    return by_row
+
+
+def _load_blocks(writer: sqlite3.Connection, summaries: Summaries, by_row: dict[int, JournalRecord]) -> None:
+    """Raises _Odd, KeyError, TypeError or ValueError if anything is damaged."""
+    whole = summaries.load({row: record.id for row, record in by_row.items()})
+    lots: dict[int, list[Lot]] = {row: [] for row in by_row}
+    few: dict[int, dict[int, Entry]] = {row: {} for row in by_row}
+    for place, rows in _blocks(writer, whole):
+        if isinstance(rows, Lot):
+            lots[place[0]].append(rows)
+        elif not is_whole(rows):
+            raise _Odd
+        elif len(rows) < ENTRIES_MIN:
+            few[place[0]].update((number, Entry(*entry)) for number, *entry in rows)
+        else:
+            lots[place[0]].append(Lot.of(rows))
+            summaries.lack(place)
+    for row, record in by_row.items():
+        record.entries = Entries(few[row], lots[row])
+
+
+def _blocks(
+    writer: sqlite3.Connection, summaries: dict[Place, Lot]
+) -> Iterator[tuple[Place, Lot | list[EntryRow]]]:
+    """Every block that has entries, in order: its summary, or the rows. Raises _Odd."""
+    rows = writer.execute(_ENTRIES + _ORDER)
+    before: Place = -1, -1
+    end: Any = None
+    while True:
+        is_whole_table = end is None
+        for place, block in groupby(rows, lambda row: (row[0], row[1] // BLOCK_SIZE)):
+            if place <= before:
+                raise _Odd
+            before = place
+            if (lot := summaries.get(place)) is not None:
+                end = _pass_over(writer, place, lot, next(block))
+                after = place[0], (place[1] + 1) * BLOCK_SIZE
+                # a pair as a bound would silently leave out what has rotted behind it
+                rows = writer.execute(_ENTRIES + " WHERE journal = ? AND number >= ?" + _ORDER, after)
+                yield place, lot
+                break
+            some = list(block)
+            yield place, [row[1:] for row in some]
+            if not is_whole_table:
+                end = some[-1]
+        else:
+            if is_whole_table:
+                return
+            journal = (before[0],)
+            upto = writer.execute(_ENTRIES + " WHERE journal <= ?" + _BACKWARDS, journal)
+            if upto.fetchone() != end:
+                raise _Odd
+            end = None
+            rows = writer.execute(_ENTRIES + " WHERE journal > ?" + _ORDER, journal)
+
+
+def _pass_over(writer: sqlite3.Connection, place: Place, lot: Lot, row: EntryRow) -> EntryRow:
+    """The last row of a block that begins with `row`. Raises _Odd if its summary has other ends."""
+    first, last = lot.held.pairs[0][0], lot.held.last
+    after = place[0], (place[1] + 1) * BLOCK_SIZE
+    end: EntryRow = writer.execute(
+        _ENTRIES + " WHERE journal = ? AND number < ?" + _BACKWARDS, after
+    ).fetchone()
+    if row != (place[0], first, *lot[first]) or end != (place[0], last, *lot[last]):
+        raise _Odd
+    return end
+
+
+def _load_entries(
+    writer: sqlite3.Connection, by_row: dict[int, JournalRecord], damaged: Counter[str]
+) -> None:
+    """All rows, one by one."""
+    for record in by_row.values():
+        record.entries = Entries()
+    for row, number, size, priority, first, parts, born_s, lifetime_s in writer.execute(_ENTRIES):
         try:
             if not (
                 0 < size <= PAYLOAD_SIZE_MAX
@@ -63,7 +160,6 @@ def load_journals(writer: sqlite3.Connection, damaged: Counter[str]) -> dict[int
             by_row[row].entries[number] = Entry(size, priority, first, parts, born_s, lifetime_s)
         except (KeyError, TypeError, ValueError):
             damaged["bundle"] += 1
-    return by_row
 
 
 def load_receipts(writer: sqlite3.Connection, damaged: Counter[str]) -> list[tuple[Receipt, float]]:

@@ -28,7 +28,15 @@ DAMAGE: Final = frozenset(
 #: Results by which a page that is damaged or out of reach shows.
 UNREADABLE: Final = frozenset({sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_IOERR})
 
-SCHEMA: Final = """
+#: Copies of what is in `entry`, a block of BLOCK_SIZE numbers each (`summaries`).
+_SUMMARY: Final = """
+CREATE TABLE summary (
+    journal INTEGER NOT NULL, block INTEGER NOT NULL, data BLOB NOT NULL, crc INTEGER NOT NULL,
+    PRIMARY KEY (journal, block)
+) WITHOUT ROWID;
+"""
+SCHEMA: Final = (
+    """
 CREATE TABLE meta (name TEXT PRIMARY KEY, value NOT NULL) WITHOUT ROWID;
 CREATE TABLE journal (
     id INTEGER PRIMARY KEY, journal BLOB NOT NULL UNIQUE,
@@ -64,6 +72,8 @@ CREATE TABLE encounter (
     told_s REAL NOT NULL
 ) WITHOUT ROWID;
 """
+    + _SUMMARY
+)
 #: What leads from each older version to the next one.
 UPGRADES: Final = {
     1: "CREATE TABLE opening (journal BLOB PRIMARY KEY, first INTEGER NOT NULL) WITHOUT ROWID;",
@@ -86,7 +96,8 @@ UPGRADES: Final = {
     4: """
         ALTER TABLE entry ADD COLUMN slot INTEGER;
         CREATE UNIQUE INDEX entry_slot ON entry (slot) WHERE slot IS NOT NULL;
-    """,
+    """
+    + _SUMMARY,
 }
 
 
