@@ -29,7 +29,7 @@ from meshnode.core.limits import NUMBER_MAX, PAYLOAD_SIZE_MAX
 from meshnode.drivers.sqlite.schema import INFINITE_S, checksum
 
 #: A block with fewer entries is as fast without one.
-ENTRIES_MIN: Final = 256
+ENTRIES_MIN: Final = 64
 #: A block is written down when so many changes have gone to others since its last one.
 QUIET_CHANGES: Final = 4 * BLOCK_SIZE
 _FORMAT: Final = 1
