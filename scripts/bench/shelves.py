@@ -62,6 +62,8 @@ def _fill(path: Path, members: list[Membership], bundles: int) -> None:
                 rows = []
         if rows:
             store.commit(rows, CLOCK_S)
+        while store.tidy():  # as after a quiet minute
+            pass
     finally:
         store.close()
 
