@@ -6,9 +6,10 @@ large payloads it has nothing: those are in a slot each, in a file beside the da
 
 Disks rot, and SQLite sees only what breaks its own structure. So all that does not prove itself (a payload by the
 digest in its header, a certificate by its signature, a journal by its id) has a checksum beside it: header and
-signature of a bundle, receipts, messages. At start each row is checked but the bytes of bundles, which are when they
-are read; damaged rows are left out and counted. A page that SQLite cannot read at all stops the start
-(`StoreDamaged`), and `meshnode store salvage` helps. There is no check of the whole file, which would take minutes.
+signature of a bundle, receipts, messages, summaries. At start each row is checked but the bytes of bundles, and the
+entries within a block that has a summary: these are when they are read. Damaged rows are left out and counted. A page
+that the start needs and SQLite cannot read stops it (`StoreDamaged`), and `meshnode store salvage` helps. There is no
+check of the whole file, which would take minutes.
 
     schema     the tables                     loading    what the brain needs at start, checked
     summaries  the same of many entries at once
