@@ -1,7 +1,7 @@
 """Invented people of Kabupaten Tasikmalaya, and the files that a registration for an identity card needs.
 
-Nobody here exists: names and streets come from Faker (id_ID), the face is drawn, fingerprints and irises are
-random bytes of the usual size. All of it follows from one seed, so that a run can be repeated.
+Nobody here exists: names and streets come from Faker (id_ID), the face is drawn, fingerprints (WSQ) and irises
+(JPEG 2000) are rings with noise. All of it follows from one seed, so that a run can be repeated.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from datetime import date, timedelta
 from pathlib import Path
 from typing import Any
 
+import wsq  # noqa: F401 - it teaches Pillow the format
 from faker import Faker
 from PIL import Image, ImageDraw, ImageFont
 
@@ -140,9 +141,9 @@ class People:
             "signature.png": signature(draw),
         }
         for finger in range(1, 11):
-            files[f"fingerprint-{finger:02d}.wsq"] = draw.randbytes(draw.randrange(10_000, 25_000))
+            files[f"fingerprint-{finger:02d}.wsq"] = rings(draw, 400, "WSQ")
         for side in ("left", "right"):
-            files[f"iris-{side}.bin"] = draw.randbytes(draw.randrange(40_000, 90_000))
+            files[f"iris-{side}.jp2"] = rings(draw, draw.randrange(200, 300), "JPEG2000")
         return files
 
 
@@ -173,6 +174,19 @@ def photo(person: Person, draw: random.Random) -> bytes:
     grain = Image.frombytes("L", (width, height), draw.randbytes(width * height)).convert("RGB")
     buffer = io.BytesIO()
     Image.blend(image, grain, 0.1).save(buffer, "JPEG", quality=88)
+    return buffer.getvalue()
+
+
+def rings(draw: random.Random, size: int, form: str) -> bytes:
+    """Dark rings around a point, as ridges or an iris, with noise; grey, `size` pixels high and wide."""
+    image = Image.new("L", (size, size), 235)
+    pen = ImageDraw.Draw(image)
+    x, y = (draw.randrange(size // 3, 2 * size // 3) for _ in range(2))
+    for radius in range(size, 2, -draw.randrange(7, 11)):
+        pen.ellipse((x - radius, y - radius * 1.2, x + radius, y + radius * 1.2), outline=60, width=3)
+    grain = Image.frombytes("L", (size, size), draw.randbytes(size * size))
+    buffer = io.BytesIO()
+    Image.blend(image, grain, 0.3).save(buffer, form)
     return buffer.getvalue()
 
 

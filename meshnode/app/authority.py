@@ -70,6 +70,7 @@ from meshnode.core.identity import (
     to_pem,
 )
 from meshnode.core.limits import ADDRESSES_MAX, DOCUMENT_SIZE_MAX, ENDPOINTS_MAX, LIFETIME_S, MIB, REVOKED_MAX
+from meshnode.core.words import say
 
 KEY_NAME: Final = "authority.key"
 CERTIFICATE_NAME: Final = "authority.crt"
@@ -81,7 +82,7 @@ FOUNDING_NAME: Final = ".founding"
 REGISTRY_SIZE_MAX: Final = 64 * MIB
 SERIAL_SIZE: Final = 19  # bytes, of the at most 20 that RFC 5280 gives a serial number with its sign
 
-_BROKEN: Final = "is damaged: bring back a copy of it"
+_BROKEN: Final = say("is damaged: bring back a copy of it")
 
 
 @dataclass(frozen=True, slots=True)
@@ -334,7 +335,7 @@ class Authority:
                     raise NameTaken(name=other.name)
             return Device(device_id, request.name, request.role, _draw_serial(), endpoint, now_ms, None)
         if (known.name, known.role) != (request.name, request.role):
-            problem = f"the fleet knows its key as {known.name}, role {known.role}"
+            problem = say("the fleet knows its key as {name}, role {role}", name=known.name, role=known.role)
             raise BadRequest(path=path, problem=problem)
         if known.endpoint != endpoint:
             raise BadRequest(path=path, problem="the fleet knows its office with another key")

@@ -34,6 +34,7 @@ from meshnode.core.intervals import NONE, Ranges, ranges_from_wire
 from meshnode.core.limits import FRAME_SIZE_MAX, KIB, MIB
 from meshnode.core.receipt import read_receipt
 from meshnode.core.stick import LENGTH_SIZE
+from meshnode.core.words import say
 
 #: What one request of an import carries.
 PORTION_BYTES: Final = 4 * MIB
@@ -160,7 +161,7 @@ class _Hand:
 
     def skipped(self) -> list[dict[str, str]]:
         """The files that are left alone."""
-        return [{"file": name, "why": why} for name, why in self.stick.skipped]
+        return [{"file": name, "why": str(why)} for name, why in self.stick.skipped]
 
 
 def _read(path: Path, file: BinaryIO, piece: Piece) -> bytes:
@@ -218,8 +219,11 @@ def import_from(
         if not stick.files:
             if stick.alone is not None:
                 raise FileTrouble(path=path, problem="does not exist")
-            why = f": {stick.skipped[0][0]} {stick.skipped[0][1]}" if stick.skipped else ""
-            raise FileTrouble(path=path, problem=f"holds nothing of this fleet{why}")
+            if not stick.skipped:
+                raise FileTrouble(path=path, problem="holds nothing of this fleet")
+            name, why = stick.skipped[0]
+            wrong = say("holds nothing of this fleet: {file} {problem}", file=name, problem=why)
+            raise FileTrouble(path=path, problem=wrong)
         try:
             portions = _Portions(hand.client, done)
             try:

@@ -37,6 +37,7 @@ from meshnode.core.receipt import Receipt
 from meshnode.core.routing import Order
 from meshnode.core.rows import Rotten, StoredBundle
 from meshnode.core.stick import LENGTH_SIZE
+from meshnode.core.words import say
 from meshnode.drivers.writer import RunSync
 
 #: What one event brings: a signature takes a tenth of a millisecond to verify, and the loop has others to serve.
@@ -92,7 +93,7 @@ async def read_holdings(data: bytes) -> Holdings:
     reader = FrameReader()
     for frame in reader.feed(data):
         if not isinstance(frame, Have):
-            raise RemoteError("what the stick holds", "is not told in HAVE frames")
+            raise RemoteError(say("what the stick holds"), "is not told in HAVE frames")
         await trio.lowlevel.checkpoint()
         for held in frame.journals:
             holdings.ranges[held.journal] = holdings.ranges.get(held.journal, NONE) | held.ranges
@@ -108,7 +109,7 @@ def split(data: bytes) -> Iterator[tuple[bytes, ...]]:
         length = int.from_bytes(data[at : at + LENGTH_SIZE], "big")
         body = data[at + LENGTH_SIZE : at + LENGTH_SIZE + length]
         if length > FRAME_SIZE_MAX or len(body) < length or len(data) - at < LENGTH_SIZE:
-            raise RemoteError("what was brought", "is not whole frames")
+            raise RemoteError(say("what was brought"), "is not whole frames")
         at += LENGTH_SIZE + length
         portion.append(body)
         size += length

@@ -25,6 +25,7 @@ from meshnode.app.carrying import Plan, read_holdings
 from meshnode.core.errors import LocalError, RemoteError
 from meshnode.core.fleet import DOCUMENT_VERSION_MAX
 from meshnode.core.limits import MIB
+from meshnode.core.words import say
 
 if TYPE_CHECKING:
     from meshnode.app.daemon import Daemon
@@ -43,14 +44,14 @@ async def _read(request: Request, size_max: int) -> bytes:
     async for piece in request.stream():
         data += piece
         if len(data) > size_max:
-            raise BadCarrying(problem=f"it has more than {size_max} bytes")
+            raise BadCarrying(problem=say("it has more than {limit_bytes} bytes", limit_bytes=size_max))
     return bytes(data)
 
 
 def _whole(request: Request, name: str, most: int) -> int:
     text = request.query_params.get(name, "")
     if not (text.isascii() and text.isdigit()) or len(text) > 20 or int(text) > most:
-        raise BadCarrying(problem=f"{name} is not a number up to {most}")
+        raise BadCarrying(problem=say("{name} is not a number up to {most}", name=name, most=most))
     return int(text)
 
 

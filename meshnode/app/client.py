@@ -10,7 +10,9 @@ from typing import Any, Final
 
 from meshnode.app.config import Address, parse_address
 from meshnode.app.home import Home
+from meshnode.app.language import ENGLISH
 from meshnode.core.errors import BadAddress, MeshnodeError, NotAnswering, NotRunning
+from meshnode.core.words import Words, language, say
 
 #: The daemon answers at once, but for a large message that it writes to a slow disk.
 TIMEOUT_S: Final = 120.0
@@ -27,8 +29,9 @@ class DaemonRefused(MeshnodeError):
 class Client:
     """The control interface of the daemon that runs on `home`."""
 
-    def __init__(self, home: Home) -> None:
+    def __init__(self, home: Home, timeout_s: float = TIMEOUT_S) -> None:
         self._home = home
+        self._timeout_s = timeout_s
 
     def request(self, method: str, path: str, body: bytes | Iterable[bytes] = b"", size: int = 0) -> Any:
         """What the daemon answers, as JSON. `size`: bytes of `body` when that comes in pieces.
@@ -45,9 +48,10 @@ class Client:
         """What the daemon answers, to be read in the block. Raises as `request`, and so does reading it; an OSError of
         anything else has to be caught within the block, or it is taken for the daemon's."""
         address, token = self._door()
-        connection = http.client.HTTPConnection(address.host, address.port, timeout=TIMEOUT_S)
+        connection = http.client.HTTPConnection(address.host, address.port, timeout=self._timeout_s)
         length = len(body) if isinstance(body, bytes) else size
         headers = {"Authorization": f"Bearer {token}", "Content-Length": str(length)}
+        headers["Accept-Language"] = language() or ENGLISH
         try:
             connection.connect()
         except OSError:
@@ -67,11 +71,11 @@ class Client:
     def _check(self, response: http.client.HTTPResponse) -> None:
         if response.status == http.HTTPStatus.UNAUTHORIZED:
             # The token is this daemon's own, so this is not the daemon: its address was taken over after a power cut.
-            raise self._not_answering("another program answers at its address")
+            raise self._not_answering(say("another program answers at its address"))
         if response.status >= 400:
             answer = self._json(response)
             if not isinstance(answer, dict) or "error" not in answer:
-                raise self._not_answering(f"HTTP status {response.status}")
+                raise self._not_answering(say("HTTP status {status}", status=response.status))
             raise DaemonRefused(str(answer["error"]), int(answer.get("exit_code", 1)))
 
     def _json(self, response: http.client.HTTPResponse) -> Any:
@@ -87,12 +91,14 @@ class Client:
         except (FileNotFoundError, NotADirectoryError, PermissionError):
             raise self._absent() from None
         except OSError as error:
-            raise self._not_answering(f"control.json: {error.strerror}") from None
+            raise self._not_answering(say("control.json: {problem}", problem=error.strerror)) from None
         except (ValueError, LookupError, TypeError, AttributeError, BadAddress):
-            raise self._not_answering("control.json is damaged") from None
+            raise self._not_answering(say("control.json is damaged")) from None
 
-    def _not_answering(self, problem: str) -> NotAnswering:
-        return NotAnswering(home=self._home.path, problem=" ".join(problem.split()))
+    def _not_answering(self, problem: Words | str) -> NotAnswering:
+        if isinstance(problem, str):
+            problem = " ".join(problem.split())
+        return NotAnswering(home=self._home.path, problem=problem)
 
     def _absent(self) -> MeshnodeError:
         """Why no daemon answers: perhaps there can be none."""

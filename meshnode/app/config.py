@@ -16,9 +16,20 @@ from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 from meshnode.app.files import read_optional
+from meshnode.app.language import LANGUAGES
+from meshnode.app.logs import FORMATS, TEXT
 from meshnode.core.dialing import MESH_PORT
 from meshnode.core.errors import BadAddress, BadConfig
-from meshnode.core.limits import FLOOR_BYTES, FLOOR_SHARE, FOREIGN_QUOTA_BYTES, GATEWAY_QUOTA_BYTES, GIB, MIB
+from meshnode.core.limits import (
+    FLOOR_BYTES,
+    FLOOR_SHARE,
+    FOREIGN_QUOTA_BYTES,
+    GATEWAY_QUOTA_BYTES,
+    GIB,
+    KIND_SIZE_MAX,
+    MIB,
+)
+from meshnode.core.words import say
 from meshnode.office.sinks import HttpFiles, check_sink, directory_of
 
 CONFIG_SIZE_MAX: Final = MIB
@@ -117,16 +128,54 @@ class UplinkConfig:
 
 
 @dataclass(frozen=True, slots=True)
+class MetricsConfig:
+    """`[metrics]`: where whoever asks gets `/metrics`, without a token. None: nowhere."""
+
+    listen: Address | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class OutboxConfig:
+    """`[outbox]`: the folder from which files are taken as messages, and their kind where nothing else says it. Empty:
+    none. A folder that is not there is not made."""
+
+    path: str = "outbox"
+    kind: str = ""
+
+    def folder(self, home: Path) -> Path | None:
+        """The folder, a relative one inside the home."""
+        return home / self.path if self.path else None
+
+
+@dataclass(frozen=True, slots=True)
+class KindsConfig:
+    """`[kinds]`: whether messages are checked before they are taken, and the schemas (kind, path) that are not those of
+    the program."""
+
+    check: bool = True
+    schemas: tuple[tuple[str, str], ...] = ()
+
+    def paths(self, home: Path) -> dict[str, Path]:
+        """Kind to file, a relative one inside the home."""
+        return {kind: home / path for kind, path in self.schemas}
+
+
+@dataclass(frozen=True, slots=True)
 class Config:
-    """All of config.toml."""
+    """All of config.toml. `language` None: by the locale, or as the browser asks."""
 
     listen: Address = _LISTEN
     control: Address = _CONTROL
     discovery: bool = True
     peers: tuple[Address, ...] = ()
+    language: str | None = None
+    log: str = TEXT
     store: StoreConfig = field(default_factory=StoreConfig)
     office: OfficeConfig = field(default_factory=OfficeConfig)
     uplink: UplinkConfig = field(default_factory=UplinkConfig)
+    metrics: MetricsConfig = field(default_factory=MetricsConfig)
+    outbox: OutboxConfig = field(default_factory=OutboxConfig)
+    kinds: KindsConfig = field(default_factory=KindsConfig)
 
 
 class _WrongError(Exception):
@@ -135,17 +184,26 @@ class _WrongError(Exception):
 
 def _address(value: object, port_min: int = 1) -> Address:
     if type(value) is not str:
-        raise _WrongError('must be text, "HOST:PORT"')
+        raise _WrongError(say('must be text, "HOST:PORT"'))
     try:
         return parse_address(value, port_min)
     except BadAddress:
         raise _WrongError(
-            f'must be "HOST:PORT" or "[IPv6]:PORT" with a port from {port_min} to {PORT_MAX}, not {value!r}'
+            say(
+                'must be "HOST:PORT" or "[IPv6]:PORT" with a port from {port_min} to {port_max}, not {value}',
+                port_min=port_min,
+                port_max=PORT_MAX,
+                value=repr(value),
+            )
         ) from None
 
 
 def _own_address(value: object) -> Address:
     return _address(value, port_min=0)
+
+
+def _optional_address(value: object) -> Address | None:
+    return None if value == "" else _own_address(value)
 
 
 def _loopback(value: object) -> Address:
@@ -156,48 +214,75 @@ def _loopback(value: object) -> Address:
         loopback = False
     if not loopback:
         raise _WrongError(
-            f"must be an address that only this machine reaches, as 127.0.0.1 or [::1], not {address}"
+            say(
+                "must be an address that only this machine reaches, as 127.0.0.1 or [::1], not {address}",
+                address=address,
+            )
         )
     return address
 
 
 def _addresses(value: object) -> tuple[Address, ...]:
     if type(value) is not list:
-        raise _WrongError('must be a list: ["HOST:PORT", ...]')
+        raise _WrongError(say('must be a list: ["HOST:PORT", ...]'))
     return tuple(dict.fromkeys(_address(item) for item in value))
 
 
 def _flag(value: object) -> bool:
     if type(value) is not bool:
-        raise _WrongError("must be true or false")
+        raise _WrongError(say("must be true or false"))
+    return value
+
+
+def _language(value: object) -> str:
+    if value not in LANGUAGES or not isinstance(value, str):
+        raise _WrongError(
+            say("must be {languages}", languages=" or ".join(json.dumps(it) for it in LANGUAGES))
+        )
+    return value
+
+
+def _log(value: object) -> str:
+    if not isinstance(value, str) or value not in FORMATS:
+        raise _WrongError(say("must be {formats}", formats=" or ".join(json.dumps(it) for it in FORMATS)))
     return value
 
 
 def _size(value: object) -> int:
     if type(value) is not int or not 0 <= value <= SIZE_MAX:
-        raise _WrongError("must be a whole number of bytes, 0 or more")
+        raise _WrongError(say("must be a whole number of bytes, 0 or more"))
     return value
 
 
 def _sink(value: object) -> str:
     if type(value) is not str:
-        raise _WrongError("must be text")
+        raise _WrongError(say("must be text"))
     try:
         check_sink(value)
     except ValueError as problem:
-        raise _WrongError(str(problem)) from None
+        raise _WrongError(problem) from None
     return value
 
 
 def _path(value: object) -> str:
     if type(value) is not str or not value or "\0" in value:
-        raise _WrongError("must be the path of a file")
+        raise _WrongError(say("must be the path of a file"))
+    return value
+
+
+def _optional_path(value: object) -> str:
+    return "" if value == "" else _path(value)
+
+
+def _kind(value: object) -> str:
+    if type(value) is not str or len(value.encode()) > KIND_SIZE_MAX:
+        raise _WrongError(say("must be a kind of at most {size} bytes", size=KIND_SIZE_MAX))
     return value
 
 
 def _patterns(value: object) -> tuple[str, ...]:
     if type(value) is not list or not all(type(item) is str and item for item in value):
-        raise _WrongError('must be a list of names or patterns of network interfaces: ["wlan*", ...]')
+        raise _WrongError(say('must be a list of names or patterns of network interfaces: ["wlan*", ...]'))
     return tuple(dict.fromkeys(value))
 
 
@@ -207,10 +292,14 @@ _TOP: Final[_Readers] = {
     "control": _loopback,
     "discovery": _flag,
     "peers": _addresses,
+    "language": _language,
+    "log": _log,
 }
 _STORE: Final[_Readers] = {"foreign_quota_bytes": _size, "floor_bytes": _size}
 _OFFICE: Final[_Readers] = {"sink": _sink}
 _UPLINK: Final[_Readers] = {"interfaces": _patterns, "metered": _patterns, "metered_bytes_a_day": _size}
+_METRICS: Final[_Readers] = {"listen": _optional_address}
+_OUTBOX: Final[_Readers] = {"path": _optional_path, "kind": _kind}
 _HTTP: Final[_Readers] = dict.fromkeys(("token_file", "ca_file", "certificate_file", "key_file"), _path)
 
 
@@ -218,18 +307,22 @@ def _read_table(
     path: Path, table: object, readers: _Readers, prefix: str, sections: tuple[str, ...]
 ) -> dict[str, Any]:
     if not isinstance(table, dict):
-        raise BadConfig(path=path, problem=f"`{prefix.rstrip('.')}` must be a table, [{prefix.rstrip('.')}]")
+        wrong = say("`{key}` must be a table, [{key}]", key=prefix.rstrip("."))
+        raise BadConfig(path=path, problem=wrong)
     values: dict[str, Any] = {}
     for key, value in table.items():
         if key in sections:
             continue
         if key not in readers:
             known = ", ".join([*readers, *(f"[{prefix}{section}]" for section in sections)])
-            raise BadConfig(path=path, problem=f"`{prefix}{key}` is not a key; there are {known}")
+            unknown = say("`{key}` is not a key; there are {known}", key=prefix + key, known=known)
+            raise BadConfig(path=path, problem=unknown)
         try:
             values[key] = readers[key](value)
         except _WrongError as wrong:
-            raise BadConfig(path=path, problem=f"`{prefix}{key}` {wrong}") from None
+            raise BadConfig(
+                path=path, problem=say("`{key}` {problem}", key=prefix + key, problem=wrong)
+            ) from None
     return values
 
 
@@ -238,11 +331,14 @@ def parse_config(text: str, path: Path) -> Config:
     try:
         table = tomllib.loads(text)
     except (tomllib.TOMLDecodeError, RecursionError) as error:
-        raise BadConfig(path=path, problem=f"not TOML: {error}") from None
-    top = _read_table(path, table, _TOP, "", ("store", "office", "uplink"))
+        raise BadConfig(path=path, problem=say("not TOML: {error}", error=error)) from None
+    top = _read_table(path, table, _TOP, "", ("store", "office", "uplink", "metrics", "outbox", "kinds"))
     store = _read_table(path, table.get("store", {}), _STORE, "store.", ())
     office = _read_table(path, table.get("office", {}), _OFFICE, "office.", ("http",))
     uplink = _read_table(path, table.get("uplink", {}), _UPLINK, "uplink.", ())
+    metrics = _read_table(path, table.get("metrics", {}), _METRICS, "metrics.", ())
+    outbox = _read_table(path, table.get("outbox", {}), _OUTBOX, "outbox.", ())
+    kinds = _read_kinds(path, table.get("kinds", {}))
     http = _read_table(path, table.get("office", {}).get("http", {}), _HTTP, "office.http.", ())
     if "key_file" in http and "certificate_file" not in http:
         raise BadConfig(path=path, problem="`office.http.key_file` needs `office.http.certificate_file` too")
@@ -251,7 +347,20 @@ def parse_config(text: str, path: Path) -> Config:
         store=StoreConfig(**store),
         office=OfficeConfig(**office, http=HttpFiles(**http)),
         uplink=UplinkConfig(**uplink),
+        metrics=MetricsConfig(**metrics),
+        outbox=OutboxConfig(**outbox),
+        kinds=kinds,
     )
+
+
+def _read_kinds(path: Path, table: object) -> KindsConfig:
+    """Each key but `check` is a kind."""
+    readers: _Readers = {"check": _flag}
+    if isinstance(table, dict):
+        readers |= {kind: _path for kind in table if kind != "check"}
+    values = _read_table(path, table, readers, "kinds.", ())
+    check = values.pop("check", True)
+    return KindsConfig(check, tuple(values.items()))
 
 
 def read_config(path: Path) -> Config:
@@ -263,7 +372,7 @@ def read_config(path: Path) -> Config:
         text = data.decode("utf-8")
     except UnicodeDecodeError as error:
         line = error.object.count(b"\n", 0, error.start) + 1
-        raise BadConfig(path=path, problem=f"not TOML: not UTF-8 (at line {line})") from None
+        raise BadConfig(path=path, problem=say("not TOML: not UTF-8 (at line {line})", line=line)) from None
     return parse_config(text, path)
 
 
@@ -289,6 +398,13 @@ def default_text() -> str:
 # Nodes to try always, besides those that are found: ["HOST:PORT", "[IPv6]:PORT"].
 #peers = {json.dumps([str(peer) for peer in config.peers])}
 
+# The language of sentences for people: "id" or "en". Without it that of the locale, in a browser that of the browser.
+# The log is always English.
+#language = "id"
+
+# How the node logs: "text", or "json" for programs, one object a line. Neither says what messages hold.
+#log = {json.dumps(config.log)}
+
 [store]
 # How much to carry for others: {FOREIGN_QUOTA_BYTES // GIB} GiB, and {GATEWAY_QUOTA_BYTES // GIB} GiB at a gateway.
 #foreign_quota_bytes = {FOREIGN_QUOTA_BYTES}
@@ -305,6 +421,24 @@ def default_text() -> str:
 # together. Without a number there is no limit; 0: none ever. An example: {100 * MIB} (100 MiB).
 #metered = {json.dumps(config.uplink.metered)}
 #metered_bytes_a_day = {100 * MIB}
+
+[metrics]
+# Where Prometheus gets the metrics of this node, http://HOST:PORT/metrics, from whoever can reach that address and
+# without a token; at an office they name the devices. Empty: nowhere. An example: "127.0.0.1:9776".
+#listen = ""
+
+[outbox]
+# A folder for programs that know nothing of this node: as soon as it is there, each file or folder that is put into it
+# is taken as a message, and answered by NAME.taken or NAME.refused. A relative path is inside the home. Empty: none.
+#path = {json.dumps(config.outbox.path)}
+# The kind of what is taken from there, unless a message.json says it.
+#kind = {json.dumps(config.outbox.kind)}
+
+[kinds]
+# Look at what is submitted before it is taken: "ktp-el" has rules, which docs/ktp-el.md explains.
+#check = {json.dumps(config.kinds.check)}
+# Other rules, a JSON Schema for each kind; a relative path is inside the home. None is set by default.
+#ktp-el = "ktp-el.schema.json"
 
 [office]
 # Only for an office: where to put the messages. A relative path is inside the home. Or, instead of a folder, the

@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import ipaddress
 import logging
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from functools import partial
 from typing import Any, Final, assert_never
@@ -17,17 +18,20 @@ from typing import Any, Final, assert_never
 import trio
 
 from meshnode.app import report
+from meshnode.app.answers import Verdicts
 from meshnode.app.carrying import Carrying
 from meshnode.app.config import Address, Config, parse_address
 from meshnode.app.desks import Desks
 from meshnode.app.door import Door
 from meshnode.app.finding import Finding
 from meshnode.app.home import Home, Membership
+from meshnode.app.kinds import Kinds
 from meshnode.app.logs import Grumbles
 from meshnode.app.outside import Outside, Sockets, allow_files, credentials_of, identity_of
 from meshnode.app.received import Inbox
 from meshnode.app.space import DiskSpace
 from meshnode.app.submissions import Submissions
+from meshnode.app.tally import Tally, TimedStore
 from meshnode.app.uplink import BUDGET_FILE, Uplink
 from meshnode.app.writing import endpoint_of
 from meshnode.core.bundle import EPOCH_SIZE
@@ -66,6 +70,7 @@ from meshnode.core.ports import (
     WriteFailed,
     Written,
 )
+from meshnode.core.rows import StoredBundle
 from meshnode.core.sealing import Drawer
 from meshnode.core.state import Settings
 from meshnode.drivers.dnssd import Announcement
@@ -83,6 +88,11 @@ ASLEEP_S: Final = 5.0
 
 #: A task that says when it is ready.
 Service = Callable[..., Awaitable[None]]
+
+
+def _note(text: str, **fields: str) -> None:
+    """A line of the log; the fields are for a log of JSON."""
+    log.info(text, extra=fields)
 
 
 class Daemon:
@@ -105,10 +115,13 @@ class Daemon:
         )
         self.drawer = Drawer(membership.key.derive(b"labels"))
         self._config = config
+        self.language = config.language
         self._store = store
         self._links: dict[int, Link] = {}
         self._locals: dict[int, str] = {}
         self._contact = 0
+        #: How many events there were, for whoever asks whether anything may have changed.
+        self.turns = 0
         self._door = Door()
         self._grumble = Grumbles(trio.current_time)
         self._space = DiskSpace(home, store, outside, config.store.floor_bytes)
@@ -117,17 +130,26 @@ class Daemon:
         self._retick = trio.Event()
         snapshot = store.load()
         self._clock_base_s = snapshot.clock_s - trio.current_time()
-        self._writer = Writer(store, lambda: self.now().s, outside.run_sync)
-        self.submissions = Submissions(self.dispatch, self._writer)
+        self.tally = Tally()
+        timed = TimedStore(store, self.tally.commits)
+        self._writer = Writer(timed, lambda: self.now().s, outside.run_sync)
+        self.submissions = Submissions(
+            self.dispatch,
+            self._writer,
+            Kinds(config.kinds.paths(home.path), check=config.kinds.check),
+            outside.run_sync,
+        )
         settings = Settings(
             epoch=outside.entropy(EPOCH_SIZE),
             port=port,
             foreign_quota_bytes=config.store.quota_bytes(membership.certificate.role),
             peers=tuple(map(str, config.peers)),
             sealing_key=membership.sealing_key.public,
+            day_offset_s=time.localtime().tm_gmtoff,
         )
         self.node = Node(identity_of(membership), settings, snapshot, self.now())
         self.carrying = self._make_carrying()
+        self.verdicts = Verdicts(self.node.state, self.drawer)
         self._desks = self._make_desks(membership)
         self._finding = self._make_finding(port)
         self._asleep_s = outside.asleep_s()
@@ -143,7 +165,7 @@ class Daemon:
             read=self._store.read,
             on_taken=self._on_taken,
             on_rotten=self._on_rotten,
-            log=log.info,
+            log=_note,
         )
 
     def _make_carrying(self) -> Carrying:
@@ -181,11 +203,14 @@ class Daemon:
 
     def dispatch(self, event: Event) -> None:
         """Tell the brain, and do what it says."""
+        self.turns += 1
         writing = isinstance(event, Written) and self._space.is_due(trio.current_time(), writing=True)
         if writing or isinstance(event, SubmissionOpened | Brought | Opened):
             self._look_at_space()
         uplink = self.node.state.uplink
-        self._do(self.node.handle(event, self.now()))
+        effects = self.node.handle(event, self.now())
+        self.tally.heard(event, self.node.state)
+        self._do(effects)
         if uplink != self.node.state.uplink and self._finding is not None:
             self._finding.announce(self._announcement(self.node.state.settings.port))
         if isinstance(
@@ -215,11 +240,13 @@ class Daemon:
                 case SendBundle():
                     if link := self._links.get(effect.contact):
                         link.send_bundle(effect)
+                        self.tally.send(effect)
                 case Close(contact, reason):
                     if link := self._links.get(contact):
                         link.close(reason)
                 case Write():
                     self._writer.put(effect)
+                    self.tally.write(effect, self.node.state)
                 case Dial(address):
                     self._start(self._dial, address)
                 case Accepted() | Refused():
@@ -228,8 +255,8 @@ class Daemon:
                     self._keep(document)
                 case Arrived(journal):
                     self._desks.wake(journal)
-                case Log(text):
-                    log.info(text)
+                case Log(text, fields):
+                    log.info(text, extra=fields)
                 case _:
                     assert_never(effect)
 
@@ -240,6 +267,10 @@ class Daemon:
     async def endpoint(self, certificate: Certificate) -> Endpoint:
         """Where messages to this device go. Raises BadSubmission."""
         return await self._outside.run_sync(partial(endpoint_of, certificate, self._store.read))
+
+    async def read(self, journal: JournalId, number: int) -> StoredBundle | None:
+        """A bundle of the store. Raises StoreTrouble."""
+        return await self._outside.run_sync(partial(self._store.read, journal, number))
 
     def adopt(self, document: FleetDocument) -> bool:
         """Follow a verified fleet document that came by hand; whether it is newer. Raises FileTrouble if it cannot be
@@ -268,6 +299,11 @@ class Daemon:
     def inbox(self) -> Inbox:
         """What the office has written to this device."""
         return self._desks.inbox
+
+    @property
+    def desks(self) -> Desks:
+        """What hands on the messages that end here."""
+        return self._desks
 
     async def received(self) -> list[dict[str, Any]]:
         """`meshnode messages --received --json`."""
@@ -363,8 +399,10 @@ class Daemon:
                 self._look_at_space()
             self._retick = trio.Event()
             wait_s = min(TURN_MAX_S, self.node.next_tick_s() - self.now().s)
-            with trio.move_on_after(max(0.02, wait_s)):
+            with trio.move_on_after(max(0.02, wait_s)) as waiting:
                 await self._retick.wait()
+            if waiting.cancelled_caught:
+                self.tally.lag.add(trio.current_time() - waiting.deadline)
 
     async def _serve(self, stream: trio.abc.Stream) -> None:
         async with stream:
@@ -374,12 +412,15 @@ class Daemon:
             host, port = caller
             with self._door.place(host) as place:
                 if place is None:
-                    self._grumble(f"too many connections at once from {host}, some were turned away", "crowd")
+                    self.tally.refused["crowd"] += 1
+                    said = f"too many connections at once from {host}, some were turned away"
+                    self._grumble(said, "crowd", address=host)
                     return
                 met = await self._admit(stream, host)
                 if met is None:
                     return
             if place.cancelled_caught:
+                self.tally.refused["crowd"] += 1
                 self._grumble("too many connections at once, some were turned away")
                 return
             await self._carry(*met, str(Address(host, port)), dialled=False)
@@ -389,7 +430,8 @@ class Daemon:
         try:
             return await self._outside.accept(stream)
         except NoContact as problem:
-            self._grumble(f"{host} was turned away: {problem}", str(problem))
+            self.tally.refused["certificate"] += 1
+            self._grumble(f"{host} was turned away: {problem}", str(problem), address=host)
             return None
 
     async def _dial(self, address: str) -> None:

@@ -15,11 +15,12 @@ from meshnode.app.home import Home, Membership
 from meshnode.app.outside import Outside
 from meshnode.app.received import FOLDER, Inbox
 from meshnode.app.report import OfficeView
-from meshnode.core.identity import Certificate, JournalId
+from meshnode.core.identity import Certificate, DeviceId, JournalId
 from meshnode.core.intervals import Ranges
 from meshnode.core.sealing import SealingKey
 from meshnode.core.state import State
-from meshnode.office.desk import Desk
+from meshnode.core.words import Words, say
+from meshnode.office.desk import Desk, NotQuarantined, SetAside
 from meshnode.office.opening import Read
 from meshnode.office.sinks import make_sink
 from meshnode.office.sinks.directory import DirectorySink
@@ -41,7 +42,7 @@ class Desks:
         read: Read,
         on_taken: OnTaken,
         on_rotten: Callable[[JournalId, int], None],
-        log: Callable[[str], None],
+        log: Callable[..., None],
     ) -> None:
         self._outside = outside
         self._on_taken = on_taken
@@ -79,6 +80,24 @@ class Desks:
             return None
         return OfficeView(desk.problem, dict(desk.quarantined), list(desk.restored))
 
+    def set_aside(self, *, own: bool = False) -> list[SetAside]:
+        """At an office: what is kept and not handed on, what can be tried again first. `own`: with what was written to
+        this device."""
+        desks = [desk for desk in (self._office, self._own if own else None) if desk is not None]
+        refused = [it for desk in desks for it in desk.refused()]
+        return refused + [it for desk in desks for it in desk.contradictions()]
+
+    @property
+    def restored_devices(self) -> set[DeviceId]:
+        """Devices whose store seems to be a copy of an older one."""
+        return set() if self._office is None else self._office.restored_devices
+
+    async def retry(self, key: str) -> str:
+        """As `Desk.retry`, of the office's desk. Raises NotQuarantined."""
+        if self._office is None:
+            raise NotQuarantined(key=key)
+        return await self._office.retry(key)
+
     async def run(self) -> None:
         """Work until cancelled."""
         async with trio.open_nursery() as nursery:
@@ -98,9 +117,9 @@ class Desks:
             self._came = trio.Event()
 
 
-def _refuses(source: Certificate) -> str | None:
+def _refuses(source: Certificate) -> Words | None:
     return (
         None
         if source.role == "office"
-        else f"{source.name} is no office, and only an office writes to devices"
+        else say("{name} is no office, and only an office writes to devices", name=source.name)
     )

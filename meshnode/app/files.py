@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Final
 
 from meshnode.core.errors import FileTrouble, HomeOfOther, HomeReadable
+from meshnode.core.words import say
 
 PRIVATE: Final = 0o600
 PUBLIC: Final = 0o644
@@ -24,23 +25,29 @@ _TEMPORARY_START: Final = ".meshnode-"
 _TEMPORARY_END: Final = ".tmp"
 
 _PROBLEMS: Final = {
-    errno.ENOENT: "does not exist",
-    errno.EISDIR: "is a folder",
-    errno.ENOTDIR: "leads through something that is not a folder",
-    errno.ELOOP: "is a symbolic link that leads nowhere",
-    errno.ENAMETOOLONG: "has a name that is too long",
-    errno.ENOSPC: "cannot be written: the disk is full",
-    errno.EDQUOT: "cannot be written: the disk quota is used up",
-    errno.EROFS: "cannot be written: the disk is read-only",
+    errno.ENOENT: say("does not exist"),
+    errno.EISDIR: say("is a folder"),
+    errno.ENOTDIR: say("leads through something that is not a folder"),
+    errno.ELOOP: say("is a symbolic link that leads nowhere"),
+    errno.ENAMETOOLONG: say("has a name that is too long"),
+    errno.ENOSPC: say("cannot be written: the disk is full"),
+    errno.EDQUOT: say("cannot be written: the disk quota is used up"),
+    errno.EROFS: say("cannot be written: the disk is read-only"),
+}
+_CANNOT: Final = {
+    "read": say("cannot be read: {problem}"),
+    "written": say("cannot be written: {problem}"),
+    "removed": say("cannot be removed: {problem}"),
+    "locked": say("cannot be locked: {problem}"),
 }
 
 
 def trouble(path: Path, error: OSError, action: str) -> FileTrouble:
-    """The sentence for `error`, when `path` could not be `action` ('read', 'written')."""
+    """The sentence for `error`, when `path` could not be `action` ('read', 'written', 'removed', 'locked')."""
     problem = _PROBLEMS.get(error.errno or 0)
     if problem is None:
         why = "permission denied" if isinstance(error, PermissionError) else error.strerror or str(error)
-        problem = f"cannot be {action}: {why}"
+        problem = _CANNOT[action].about(problem=why)
     return FileTrouble(path=path, problem=problem)
 
 
@@ -85,7 +92,9 @@ def read_optional(path: Path, size_max: int) -> bytes | None:
     except OSError as error:
         raise trouble(path, error, "read") from None
     if len(data) > size_max:
-        raise FileTrouble(path=path, problem=f"is too large: more than {size_max} bytes")
+        raise FileTrouble(
+            path=path, problem=say("is too large: more than {limit_bytes} bytes", limit_bytes=size_max)
+        )
     return data
 
 
@@ -124,7 +133,8 @@ def check_replaceable(path: Path) -> None:
     except OSError as error:
         raise trouble(path, error, "written") from None
     if not target.parent.is_dir():
-        raise FileTrouble(path=path, problem=f"cannot be written: there is no folder {target.parent}")
+        wrong = say("cannot be written: there is no folder {folder}", folder=target.parent)
+        raise FileTrouble(path=path, problem=wrong)
 
 
 def _refuse_special(path: Path, target: Path) -> None:

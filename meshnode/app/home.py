@@ -66,6 +66,7 @@ from meshnode.core.identity import (
 )
 from meshnode.core.limits import DOCUMENT_SIZE_MAX, KIB
 from meshnode.core.sealing import SEALING_SEED_SIZE, Drawer, SealingKey
+from meshnode.core.words import Words, say
 
 SEED_SIZE: Final = 32
 #: Keys and certificates are below 2 KiB.
@@ -77,8 +78,14 @@ _ENCRYPTED: Final = b"BEGIN ENCRYPTED"
 #: How an encrypted office.seal begins, and what its key is derived with.
 _SHUT: Final = "shut "
 _SEAL_LABEL: Final = b"office seal"
-_BROKEN_KEY: Final = "is damaged: bring back a copy of it, or make a new node in another folder"
-_BROKEN_MEMBERSHIP: Final = "is damaged or missing: run `meshnode join` with the welcome again"
+_BROKEN_KEY: Final = say("is damaged: bring back a copy of it, or make a new node in another folder")
+_BROKEN_MEMBERSHIP: Final = say("is damaged or missing: run `meshnode join` with the welcome again")
+_A_ROLE: Final = {"office": say("an office"), "officer": say("an officer"), "gateway": say("a gateway")}
+
+
+def a_role(role: str) -> Words:
+    """What a node of this role is called in a sentence."""
+    return _A_ROLE[role]
 
 
 @dataclass(frozen=True, slots=True)
@@ -182,7 +189,7 @@ class Home:
         if self.device_key_path.name in found:
             identity = self.identity()
             if self.certificate_path.name in found or (identity.name, identity.role) != (name, role):
-                raise NodeExists(home=self.path, name=identity.name or "without a name")
+                raise NodeExists(home=self.path, name=identity.name or say("without a name"))
             return identity
         usual = {self.config_path.name, self.lock_path.name}
         if role == "office":

@@ -3,22 +3,38 @@
 Texts of others get into the log: why a peer said goodbye, what a web server answered, what a file is called. Control
 characters in them are written as escapes. And of a flood of lines only so many are written, with a word on how many
 were not; errors are written always.
+
+A line is a sentence for a person, or JSON for a program: then the sentence is its `event`, and what it is about stands
+beside it under the names in FIELDS. All of this hangs on one handler, so whoever logs uses `logging` as ever. No line
+says what a message holds, what its files are called or what its officer called it, at any level.
 """
 
 from __future__ import annotations
 
+import json
 import logging
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable
-from typing import Final
+from collections.abc import Callable, MutableMapping
+from datetime import UTC, datetime
+from typing import Any, Final
 
 #: Lines of one level in a minute. A crowd of a hundred devices that all come and go stays below.
 LINES_MAX: Final = 600
 _MINUTE_S: Final = 60.0
 #: Lines in a minute about one kind of trouble, such as the same from different addresses.
 ALIKE_MAX: Final = 10
+
+#: The two ways to write a line.
+TEXT: Final = "text"
+JSON: Final = "json"
+FORMATS: Final = (TEXT, JSON)
+LEVELS: Final = ("debug", "info", "warning", "error")
+#: What a line can be about, besides its sentence.
+FIELDS: Final = ("peer", "address", "journal", "number", "key")
+#: Libraries that say each thing they do, some with what they were given.
+_CHATTY: Final = ("hypercorn", "hypercorn.error", "hypercorn.access", "httpx", "httpcore")
 
 log: Final = logging.getLogger("meshnode")
 
@@ -70,8 +86,9 @@ class Grumbles:
         self._now_s = now_s
         self._said: dict[str, tuple[float, str]] = {}
 
-    def __call__(self, text: str, kind: str = "") -> None:
-        """Log this. `kind`: what it is, without saying whose; the text itself if that is all there is."""
+    def __call__(self, text: str, kind: str = "", **fields: str) -> None:
+        """Log this. `kind`: what it is, without saying whose; the text itself if that is all there is. `fields`: of
+        FIELDS."""
         now_s, kind = self._now_s(), kind or text
         if text in self._said and now_s - self._said[text][0] <= _MINUTE_S:
             return
@@ -79,14 +96,42 @@ class Grumbles:
         alike = sum(other == kind for _, other in self._said.values())
         if alike < ALIKE_MAX and len(self._said) < 100 * ALIKE_MAX:
             self._said[text] = now_s, kind
-            log.warning(text)
+            log.warning(text, extra=fields)
 
 
-def log_to_stderr() -> None:
-    """Set up logging for this process."""
+def log_to_stderr(level: str = "info") -> None:
+    """Set up logging for this process, as text; `level` is one of LEVELS."""
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(OneLine("%(asctime)s %(levelname)s %(message)s"))
     handler.addFilter(Flood())
-    logging.basicConfig(level=logging.INFO, handlers=[handler])
-    for chatty in ("hypercorn", "hypercorn.error", "hypercorn.access"):
+    logging.basicConfig(level=level.upper(), handlers=[handler])
+    for chatty in _CHATTY:
         logging.getLogger(chatty).setLevel(logging.WARNING)
+
+
+def log_as(style: str) -> None:
+    """Write lines in one of FORMATS from now on; in a process that has called `log_to_stderr`."""
+    for handler in logging.getLogger().handlers:
+        if style == JSON and isinstance(handler.formatter, OneLine):
+            handler.setFormatter(json_lines())
+
+
+def json_lines() -> logging.Formatter:
+    """One event, one JSON object in ASCII on one line: time (UTC), level, event, FIELDS, exception if there is one."""
+    import structlog  # only for those who ask for it
+
+    return structlog.stdlib.ProcessorFormatter(
+        foreign_pre_chain=[structlog.stdlib.ExtraAdder(FIELDS), structlog.processors.format_exc_info],
+        processors=[_ordered, structlog.processors.JSONRenderer(_ascii)],
+    )
+
+
+def _ordered(_logger: object, _method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+    record: logging.LogRecord = event["_record"]
+    time_ = datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds")
+    line = {"time": time_.replace("+00:00", "Z"), "level": record.levelname.lower(), "event": event["event"]}
+    return line | {name: event[name] for name in (*FIELDS, "exception") if name in event}
+
+
+def _ascii(line: dict[str, object], **_options: object) -> str:
+    return json.dumps(line, default=str).replace("\x7f", "\\u007f")

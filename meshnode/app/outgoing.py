@@ -10,7 +10,7 @@ import json
 import mimetypes
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO, Final
@@ -21,6 +21,7 @@ from meshnode.app.received import TEXT_NAME
 from meshnode.core.errors import BadSubmission, FileTrouble
 from meshnode.core.limits import FILES_MAX, KIB
 from meshnode.core.message import File, Manifest, check_manifest
+from meshnode.core.words import say
 
 _PIECE: Final = 256 * KIB
 
@@ -37,10 +38,19 @@ class Outgoing:
     to: str = ""
 
 
-def submit(home: Home, paths: list[Path], said: Outgoing) -> dict[str, Any]:
+#: Told (bytes done, bytes altogether).
+Progress = Callable[[int, int], None]
+
+
+def _unwatched(_: int, __: int) -> None:
+    """Nobody looks."""
+
+
+def submit(home: Home, paths: list[Path], said: Outgoing, progress: Progress = _unwatched) -> dict[str, Any]:
     """Hand one message to the daemon: {"key", "bundles", "size_bytes"}. Raises MeshnodeError; nothing is taken then."""
     if len(paths) > FILES_MAX:
-        raise BadSubmission(problem=f"it has {len(paths)} files; a message has 1 to {FILES_MAX}")
+        problem = say("it has {n} files; a message has 1 to {limit}", n=len(paths), limit=FILES_MAX)
+        raise BadSubmission(problem=problem)
     with contextlib.ExitStack() as stack:
         opened = [_open(stack, path) for path in paths]
         files = tuple(_describe(path, file) for path, file in zip(paths, opened, strict=True))
@@ -58,7 +68,7 @@ def submit(home: Home, paths: list[Path], said: Outgoing) -> dict[str, Any]:
         }
         head = json.dumps(described).encode()
         head = len(head).to_bytes(4, "big") + head
-        body = _stream(head, paths, opened, files, text)
+        body = _stream(head, paths, opened, files, text, progress)
         answer: dict[str, Any] = Client(home).request(
             "POST", "/v1/messages", body, len(head) + manifest.files_size
         )
@@ -82,8 +92,8 @@ def _open(stack: contextlib.ExitStack, path: Path) -> BinaryIO:
     except PermissionError:
         raise FileTrouble(path=path, problem="cannot be read: you have no permission for it") from None
     except (OSError, ValueError) as error:
-        text = error.strerror if isinstance(error, OSError) else "no file can have this name"
-        raise FileTrouble(path=path, problem=f"cannot be read: {text}") from None
+        text = error.strerror if isinstance(error, OSError) else say("no file can have this name")
+        raise FileTrouble(path=path, problem=say("cannot be read: {problem}", problem=text)) from None
 
 
 def _describe(path: Path, file: BinaryIO) -> File:
@@ -93,8 +103,14 @@ def _describe(path: Path, file: BinaryIO) -> File:
 
 
 def _stream(
-    head: bytes, paths: list[Path], opened: list[BinaryIO], files: tuple[File, ...], text: bytes
+    head: bytes,
+    paths: list[Path],
+    opened: list[BinaryIO],
+    files: tuple[File, ...],
+    text: bytes,
+    progress: Progress,
 ) -> Iterator[bytes]:
+    done, total = 0, sum(file.size_bytes for file in files)
     yield head
     for path, file, described in zip(paths, opened, files, strict=False):
         left = described.size_bytes
@@ -102,10 +118,14 @@ def _stream(
             try:
                 piece = file.read(min(left, _PIECE))
             except OSError as error:
-                raise FileTrouble(path=path, problem=f"cannot be read: {error.strerror}") from None
+                raise FileTrouble(
+                    path=path, problem=say("cannot be read: {problem}", problem=error.strerror)
+                ) from None
             if not piece:
                 raise FileTrouble(path=path, problem="became shorter while it was read; nothing was taken")
             left -= len(piece)
             yield piece
+            done += len(piece)
+            progress(done, total)
     if text:
         yield text

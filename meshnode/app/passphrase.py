@@ -10,8 +10,9 @@ import os
 from pathlib import Path
 from typing import Final
 
-from meshnode.app.files import read_file
+from meshnode.app.files import read_file, read_optional
 from meshnode.core.errors import EmptyPassphrase, FileTrouble
+from meshnode.core.words import say
 
 FILE_VARIABLE: Final = "MESHNODE_PASSPHRASE_FILE"
 CREDENTIAL: Final = "meshnode-passphrase"
@@ -25,7 +26,8 @@ def read_passphrase(path: Path) -> bytes:
     if not passphrase:
         raise EmptyPassphrase(path=path)
     if len(passphrase) > PASSPHRASE_SIZE_MAX:
-        raise FileTrouble(path=path, problem=f"is too large: more than {PASSPHRASE_SIZE_MAX} bytes")
+        wrong = say("is too large: more than {limit_bytes} bytes", limit_bytes=PASSPHRASE_SIZE_MAX)
+        raise FileTrouble(path=path, problem=wrong)
     return passphrase
 
 
@@ -34,4 +36,5 @@ def node_passphrase() -> bytes | None:
     if named := os.environ.get(FILE_VARIABLE):
         return read_passphrase(Path(named))
     credential = Path(os.environ.get("CREDENTIALS_DIRECTORY", "/nonexistent")) / CREDENTIAL
-    return read_passphrase(credential) if credential.exists() else None
+    there = read_optional(credential, PASSPHRASE_SIZE_MAX + 2) is not None
+    return read_passphrase(credential) if there else None

@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
 from meshnode.app.received import VERDICTS, Answer, Inbox
 from meshnode.app.writing import known_devices
-from meshnode.core.custody import CARRIED, DELIVERED, ON_THIS_DEVICE_ONLY
+from meshnode.core.custody import CARRIED, DELIVERED, ON_THIS_DEVICE_ONLY, MessageState
+from meshnode.core.errors import MeshnodeError
 from meshnode.core.identity import DeviceId, JournalId
 from meshnode.core.ledger import Journal
 from meshnode.core.limits import PAYLOAD_SIZE_MAX
@@ -21,18 +22,38 @@ from meshnode.core.sealing import Drawer
 from meshnode.core.state import State
 from meshnode.core.submitting import message_key
 from meshnode.core.uplink import SIGN_IN, Problem
+from meshnode.core.words import Said, Words, count, say
 
 #: Messages that one alarm names.
 NAMED_MAX: Final = 5
+
+#: What an alarm means to whoever watches many nodes. Critical: records are lost, or nothing is taken or handed on until
+#: somebody acts. Warning: it works on, and should be looked at.
+CRITICAL, WARNING = "critical", "warning"
+SEVERITIES: Final = {
+    "revoked": CRITICAL,
+    "store": CRITICAL,
+    SIGN_IN: WARNING,
+    "old-authority": CRITICAL,
+    "twin": CRITICAL,
+    "rotten": CRITICAL,
+    "damaged": CRITICAL,
+    "disk-full": CRITICAL,
+    "quota-full": WARNING,
+    "no-office": WARNING,
+    "sink": CRITICAL,
+    "quarantine": WARNING,
+    "restored": CRITICAL,
+}
 
 
 @dataclass(frozen=True, slots=True)
 class OfficeView:
     """What an office's desk has to say: what keeps the sink from taking, what was refused, who was restored."""
 
-    problem: str | None
-    quarantined: dict[str, str]
-    restored: list[str]
+    problem: MeshnodeError | None
+    quarantined: dict[str, MeshnodeError | Words]
+    restored: list[Words]
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +86,7 @@ def status(
             "fleet_version": state.document.version,
         },
         "uplink": state.uplink,
-        "uplink_problem": None if problem is None else {"code": problem.code, "text": problem.text},
+        "uplink_problem": None if problem is None else {"code": problem.code, "text": str(problem.text)},
         "messages": {
             "submitted": counts.total(),
             ON_THIS_DEVICE_ONLY: counts[ON_THIS_DEVICE_ONLY],
@@ -87,8 +108,21 @@ def status(
             "floor_bytes": state.floor_bytes,
             "quota_bytes": state.settings.foreign_quota_bytes,
         },
-        "alarms": [{"code": code, "text": text} for code, text in alarms(state, office, problem)],
+        "alarms": [
+            {"code": code, "text": str(text), "severity": SEVERITIES.get(code, WARNING)}
+            for code, text in alarms(state, office, problem)
+        ],
     }
+
+
+def one_line(state: State) -> str:
+    """The same in few words, as `systemctl status` shows it; English, as the log."""
+    counts = Counter(message.state for message in state.custody.states())
+    waiting = counts[ON_THIS_DEVICE_ONLY] + counts[CARRIED]
+    return (
+        f"in contact with {len(state.contacts)}, the office {'is' if state.uplink else 'is not'} reached,"
+        f" {waiting} own messages wait, {state.ledger.foreign_count} bundles of others are carried"
+    )
 
 
 def _oldest_waiting_s(state: State, now_s: float) -> int | None:
@@ -101,11 +135,16 @@ def _oldest_waiting_s(state: State, now_s: float) -> int | None:
     return None if oldest is None else int(now_s - oldest)
 
 
-def messages(state: State, drawer: Drawer, answers: Mapping[str, Answer]) -> list[dict[str, Any]]:
+def messages(
+    state: State,
+    drawer: Drawer,
+    answers: Mapping[str, Answer],
+    among: Iterable[MessageState] | None = None,
+) -> list[dict[str, Any]]:
     """`meshnode messages --json`: in the order of submission. A message that was delivered and answered is in the state
-    that the answer says."""
+    that the answer says. `among`: only of these."""
     rows = []
-    for seen in state.custody.states():
+    for seen in state.custody.states() if among is None else among:
         label = open_label(drawer, seen.message.label)
         key = message_key(seen.message.journal, seen.message.first)
         answer = answers.get(key) if seen.state == DELIVERED else None
@@ -156,37 +195,51 @@ def peers(state: State, now_s: float) -> list[dict[str, Any]]:
     return sorted(rows, key=lambda row: (row["name"], row["id"]))
 
 
-def alarms(state: State, office: OfficeView | None, uplink_problem: Problem | None) -> list[tuple[str, str]]:
-    """(code, what is wrong and what to do), the worst first."""
-    found: list[tuple[str, str]] = []
+def alarms(
+    state: State, office: OfficeView | None, uplink_problem: Problem | None
+) -> list[tuple[str, object]]:
+    """(code, what is wrong and what to do), the worst first. The latter becomes a text by `str`."""
+    found: list[tuple[str, object]] = []
     if state.identity.device in state.document.revoked:
         found.append(
             (
                 "revoked",
-                "This device was revoked, colleagues refuse it: bring it to the office with its messages.",
+                say(
+                    "This device was revoked, colleagues refuse it: bring it to the office with its messages."
+                ),
             )
         )
     if state.store_problem is not None:
-        found.append(("store", str(state.store_problem)))
+        found.append(("store", state.store_problem))
     if uplink_problem is not None and uplink_problem.code == SIGN_IN:
         found.append((uplink_problem.code, uplink_problem.text))
+    if state.forgiving_version:
+        found.append(("old-authority", _OLD_AUTHORITY.about(version=state.forgiving_version)))
     if state.has_twin:
         found.append(("twin", _TWIN))
     found.extend(_damage_alarms(state))
     if state.room_bytes < PAYLOAD_SIZE_MAX:
         found.append(
-            ("disk-full", "This disk is full: nothing more is taken or carried until space is freed on it.")
+            (
+                "disk-full",
+                say("This disk is full: nothing more is taken or carried until space is freed on it."),
+            )
         )
     elif state.foreign_room_bytes < PAYLOAD_SIZE_MAX:
         found.append(
-            ("quota-full", "The space for colleagues' records is full: meet the office, or raise the quota.")
+            (
+                "quota-full",
+                say("The space for colleagues' records is full: meet the office, or raise the quota."),
+            )
         )
     if not state.document.endpoints:
         found.append(
             (
                 "no-office",
-                "This fleet document names no office yet, so nothing can be submitted: meet a colleague who has a"
-                " newer one, or run `meshnode fleet update`.",
+                say(
+                    "This fleet document names no office yet, so nothing can be submitted: meet a colleague who has a"
+                    " newer one, or run `meshnode fleet update`."
+                ),
             )
         )
     if office is not None:
@@ -194,16 +247,21 @@ def alarms(state: State, office: OfficeView | None, uplink_problem: Problem | No
     return found
 
 
-_TWIN: Final = (
+_OLD_AUTHORITY: Final = say(
+    "Version {version} of the fleet document lets in devices that were revoked, and is not followed: it was made with"
+    " an old copy of the authority's folder. Whoever keeps the authority has to revoke them there too, and publish"
+    " again."
+)
+_TWIN: Final = say(
     "Another machine uses the key of this device at the same time: one of the two homes is a copy of the other. Nothing"
     " is lost by that, the office takes the messages of both. Stop the node on one of them, and make a new node there"
     " with `meshnode init` and the authority's welcome."
 )
 
 
-def _damage_alarms(state: State) -> list[tuple[str, str]]:
+def _damage_alarms(state: State) -> list[tuple[str, object]]:
     """What this disk has spoilt: own messages by their name, of all else how much."""
-    found: list[tuple[str, str]] = []
+    found: list[tuple[str, object]] = []
     journals = state.ledger.journals
     lost = {place for place in state.rotten if not _is_delivered(journals.get(place[0]), place[1])}
     drawer = Drawer(state.identity.key.derive(b"labels")) if lost else None
@@ -217,32 +275,32 @@ def _damage_alarms(state: State) -> list[tuple[str, str]]:
             key = message_key(message.journal, message.first)
             own.append(f"{reference} ({key})" if reference else key)
     if own:
-        more = f" and {len(own) - NAMED_MAX} more" if len(own) > NAMED_MAX else ""
-        found.append(
-            (
-                "rotten",
-                f"Damaged on this disk and not known to be at the office: {', '.join(own[:NAMED_MAX])}{more}. They come"
-                " back by themselves if a colleague carries them; if this still stands after you have met your"
-                " colleagues and the office, record them again. Have the disk checked.",
-            )
+        names: Said = ", ".join(own[:NAMED_MAX])
+        if more := len(own[NAMED_MAX:]):
+            names = count("{names} and {n} more", "{names} and {n} more", more, names=names)
+        text = say(
+            "Damaged on this disk and not known to be at the office: {messages}. They come back by themselves if a"
+            " colleague carries them; if this still stands after you have met your colleagues and the office, record"
+            " them again. Have the disk checked.",
+            messages=names,
         )
+        found.append(("rotten", text))
     if lost:
-        found.append(
-            (
-                "rotten",
-                f"{len(lost)} bundles are damaged on this disk, and are fetched again from others: have the disk"
-                " checked, and do not erase anything before the office has them.",
-            )
+        text = count(
+            "{n} bundle is damaged on this disk, and is fetched again from others: have the disk checked, and do not"
+            " erase anything before the office has it.",
+            "{n} bundles are damaged on this disk, and are fetched again from others: have the disk checked, and do not"
+            " erase anything before the office has them.",
+            len(lost),
         )
+        found.append(("rotten", text))
     if state.damaged:
-        rows = ", ".join(f"{count} of kind {kind}" for kind, count in sorted(state.damaged.items()))
-        found.append(
-            (
-                "damaged",
-                f"The store has damaged rows, which are left out ({rows}). Most come again from others; to look for"
-                " what can be rescued, stop this node and run `meshnode store salvage`. Have the disk checked.",
-            )
+        text = say(
+            "The store has damaged rows, which are left out ({rows}). Most come again from others; to look for what"
+            " can be rescued, stop this node and run `meshnode store salvage`. Have the disk checked.",
+            rows=", ".join(f"{kind}: {number}" for kind, number in sorted(state.damaged.items())),
         )
+        found.append(("damaged", text))
     return found
 
 
@@ -250,18 +308,19 @@ def _is_delivered(journal: Journal | None, number: int) -> bool:
     return journal is not None and number in journal.receipted
 
 
-def _office_alarms(office: OfficeView) -> list[tuple[str, str]]:
-    found: list[tuple[str, str]] = []
+def _office_alarms(office: OfficeView) -> list[tuple[str, object]]:
+    found: list[tuple[str, object]] = []
     if office.problem is not None:
-        found.append(("sink", f"Messages cannot be handed on now, and wait here: {office.problem}"))
+        text = say("Messages cannot be handed on now, and wait here: {problem}", problem=office.problem)
+        found.append(("sink", text))
     if office.quarantined:
-        found.append(
-            (
-                "quarantine",
-                f"{len(office.quarantined)} messages cannot be handed on and are kept apart, the first because:"
-                f" {next(iter(office.quarantined.values()))}",
-            )
+        text = count(
+            "{n} message cannot be handed on and is kept apart, because: {problem}",
+            "{n} messages cannot be handed on and are kept apart, the first because: {problem}",
+            len(office.quarantined),
+            problem=next(iter(office.quarantined.values())),
         )
+        found.append(("quarantine", text))
     found.extend(("restored", text) for text in office.restored)
     return found
 
@@ -269,9 +328,9 @@ def _office_alarms(office: OfficeView) -> list[tuple[str, str]]:
 # --- what an officer calls a message -----------------------------------------------------------------------------
 
 
-def shut_label(drawer: Drawer, reference: str, kind: str, nonce: bytes) -> bytes:
-    """What `messages` shows of a message besides its state, unreadable without the device key."""
-    return drawer.close(json.dumps({"reference": reference, "kind": kind}), nonce)
+def shut_label(drawer: Drawer, reference: str, kind: str, nonce: bytes, **more: str) -> bytes:
+    """What `messages` shows of a message besides its state, unreadable without the device key; and `more`."""
+    return drawer.close(json.dumps({"reference": reference, "kind": kind, **more}), nonce)
 
 
 def open_label(drawer: Drawer, label: bytes) -> dict[str, str]:

@@ -13,7 +13,8 @@ counts, then the later one; and what belongs to no message is left to the rule o
 A message of which only bundles are left is listed again, without what the officer called it.
 
 Encounters are not rescued: nothing proves them, and they are learned anew. Until then, for some days, only the order
-of sending is worse.
+of sending is worse. What happened and when, and the sums of an office's days, are kept where they may be true: nothing
+depends on them but what people are told.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ from meshnode.app.home import Home, Membership
 from meshnode.app.report import open_label
 from meshnode.app.salvage_small import Small, SmallReader, Where, looks_like_bundle
 from meshnode.core.bundle import Bundle, read_bundle
-from meshnode.core.errors import FileTrouble, LocalError, RemoteError, StoreTooNew
+from meshnode.core.errors import FileTrouble, LocalError, RemoteError
 from meshnode.core.identity import JournalId
 from meshnode.core.intervals import NONE, Ranges
 from meshnode.core.introducing import EVERYONE
@@ -38,11 +39,12 @@ from meshnode.core.limits import MIB
 from meshnode.core.rows import PutBundle, PutCertificate, PutCustody, PutMessage, PutOpening, Row
 from meshnode.core.sealing import SEAL_OVERHEAD, Drawer
 from meshnode.core.submitting import message_key
+from meshnode.core.words import say
 from meshnode.drivers.sqlite import SqliteStore
 from meshnode.drivers.sqlite.heads import SLOT_SIZE, Head, slots_of
 from meshnode.drivers.sqlite.pages import Pages
-from meshnode.drivers.sqlite.schema import FORMAT_MAX, SCHEMA_VERSION
 from meshnode.drivers.sqlite.swapping import begin_swap, discard, finish_swap
+from meshnode.drivers.sqlite.versions import refuse_newer_pages
 
 #: What is committed at once.
 BATCH_BYTES: Final = 4 * MIB
@@ -116,9 +118,7 @@ def salvage(
 
 
 def _check(home: Home, pages: Pages, new: Path, *, is_out: bool) -> None:
-    theirs = int.from_bytes(pages.page(1)[60:64], "big")
-    if SCHEMA_VERSION < theirs < FORMAT_MAX:
-        raise StoreTooNew(path=home.store_path, theirs=theirs, ours=SCHEMA_VERSION)
+    refuse_newer_pages(home.store_path, pages)
     if is_out and os.path.lexists(new):
         raise OutExists(path=new)
     discard(new)  # what a crash has left of an earlier one
@@ -129,7 +129,9 @@ def _check_room(files: list[Path], folder: Path) -> None:
     try:
         free = shutil.disk_usage(folder).free
     except OSError as error:
-        raise FileTrouble(path=folder, problem=f"cannot be used: {error.strerror}") from None
+        raise FileTrouble(
+            path=folder, problem=say("cannot be used: {problem}", problem=error.strerror)
+        ) from None
     if free < needed:
         raise NoRoomForStore(needed_bytes=needed, free_bytes=free, folder=folder)
 
@@ -207,6 +209,8 @@ class _Salvage:
         rows.extend(PutOpening(journal, first) for journal, first in small.openings.items())
         rows.extend(PutCustody(*place, Ranges(ranges)) for place, ranges in small.custody.items())
         rows.extend(small.addresses)
+        rows.extend(row for _, row in sorted(small.runs.items()))
+        rows.extend((*small.seen.values(), *small.carried.values(), *small.days.values()))
         store.commit(rows, small.clock_s)
         summary.bundles, summary.size_bytes = len(self._put), store.sizes()[0]
         summary.lost = len(small.entries) - len(self._found_entries)

@@ -20,9 +20,19 @@ from meshnode.core.identity import (
     read_certificate,
 )
 from meshnode.core.receipt import Receipt, read_receipt
-from meshnode.core.rows import JournalRecord, PutAddress, PutMessage, PutReceipt
+from meshnode.core.rows import (
+    JournalRecord,
+    PutAddress,
+    PutCarried,
+    PutDay,
+    PutMessage,
+    PutReceipt,
+    PutRun,
+    PutSeen,
+)
 from meshnode.core.sealing import Drawer
 from meshnode.drivers.sqlite.pages import Found, Pages, Value
+from meshnode.drivers.sqlite.remembering import read_carried, read_day, read_run, read_seen
 from meshnode.drivers.sqlite.schema import INFINITE_S, checksum, is_id, is_number, read_previous
 from meshnode.drivers.sqlite.swapping import PAYLOADS, payloads_path
 
@@ -53,6 +63,11 @@ class Small:
     openings: dict[JournalId, int] = field(default_factory=dict)
     custody: dict[tuple[JournalId, DeviceId], list[tuple[int, int]]] = field(default_factory=dict)
     addresses: list[PutAddress] = field(default_factory=list)
+    #: What happened and when, and the sums of days: of each the largest, which is the latest.
+    runs: dict[int, PutRun] = field(default_factory=dict)
+    seen: dict[DeviceId, PutSeen] = field(default_factory=dict)
+    carried: dict[tuple[int, DeviceId, DeviceId], PutCarried] = field(default_factory=dict)
+    days: dict[int, PutDay] = field(default_factory=dict)
     #: By the row that has the bytes, or by the slot.
     entries: dict[Where, Entry] = field(default_factory=dict)
     #: What the store calls the file of its slots.
@@ -127,6 +142,10 @@ class SmallReader:
                 said = found.values[1:7]
                 if is_id(journal) and (checksum(*said) == crc[0] if crc else self._opens(said[-1])):
                     small.messages[found.number] = PutMessage(*said)  # type: ignore[arg-type]
+            case [None, *values]:
+                run = read_run((found.number, *values))
+                if run is not None and run.last >= small.runs.get(run.number, run).last:
+                    small.runs[run.number] = run
 
     def _opens(self, label: Value) -> bool:
         try:
@@ -149,8 +168,27 @@ class SmallReader:
             return
         self._small.receipts[receipt.journal] = PutReceipt(receipt, at_s)
 
+    def _read_remembered(self, values: list[Value]) -> bool:
+        """Whether it is one of these."""
+        small = self._small
+        if seen := read_seen(values):
+            if seen.at_ms >= small.seen.get(seen.device, seen).at_ms:
+                small.seen[seen.device] = seen
+        elif carried := read_carried(values):
+            place = carried.day, carried.carrier, carried.source
+            if carried.bundles >= small.carried.get(place, carried).bundles:
+                small.carried[place] = carried
+        elif day := read_day(values):
+            if day.messages >= small.days.get(day.day, day).messages:
+                small.days[day.day] = day
+        else:
+            return False
+        return True
+
     def _read_index_row(self, values: list[Value]) -> None:
         small = self._small
+        if self._read_remembered(values):
+            return
         match values:
             case ["clock_s", int() | float() as clock_s]:
                 small.clock_s = float(clock_s)

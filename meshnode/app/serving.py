@@ -21,8 +21,14 @@ from meshnode.app.control import make_app
 from meshnode.app.daemon import Daemon, open_daemon
 from meshnode.app.files import trouble, write_file
 from meshnode.app.home import Home
+from meshnode.app.logs import log_as
+from meshnode.app.metrics import serve_open
+from meshnode.app.outbox import Outbox
+from meshnode.app.report import one_line
 from meshnode.app.reserve import Reserve
 from meshnode.core.errors import FileTrouble, PortTaken
+from meshnode.core.words import Words, say
+from meshnode.drivers.notify import Notify
 
 log: Final = logging.getLogger("meshnode")
 
@@ -35,7 +41,7 @@ _RESERVE_S: Final = 60.0
 _EVERYWHERE: Final = "0.0.0.0"
 
 
-def listen(address: Address, purpose: str, key: str) -> socket.socket:
+def listen(address: Address, purpose: Words, key: str) -> socket.socket:
     """A socket that listens at `address`. Raises PortTaken, which says what for and which key names it."""
     family = socket.AF_INET6 if ":" in address.host else socket.AF_INET
     try:
@@ -55,34 +61,43 @@ def _address_of(server: socket.socket) -> str:
 
 def listen_for_peers(address: Address) -> list[socket.socket]:
     """Sockets that listen there; at 0.0.0.0 on IPv6 too, where this machine has it. Raises PortTaken."""
-    sockets = [listen(address, "The node", "listen")]
+    sockets = [listen(address, say("The node"), "listen")]
     if address.host == _EVERYWHERE:
         port = sockets[0].getsockname()[1]
         try:
-            sockets.append(listen(Address("::", port), "The node", "listen"))
+            sockets.append(listen(Address("::", port), say("The node"), "listen"))
         except PortTaken as problem:
             log.info(f"IPv4 only: {problem}")
     return sockets
 
 
-async def run_node(home: Home) -> None:
-    """Run the node until SIGTERM or SIGINT. Raises MeshnodeError when it cannot start, and then nothing was touched."""
+async def run_node(home: Home, log_format: str | None = None) -> None:
+    """Run the node until SIGTERM or SIGINT. Raises MeshnodeError when it cannot start, and then nothing was touched.
+    `log_format`: instead of what config.toml says."""
     membership = home.load()
     config = read_config(home.config_path)
-    with home.lock(), listen(config.control, "The control interface", "control") as control:
+    log_as(log_format or config.log)
+    with home.lock(), listen(config.control, say("The control interface"), "control") as control:
         peers = listen_for_peers(config.listen)
         reserve = Reserve(home.reserve_path)
         reserve.give_up_if_needed()
         with contextlib.ExitStack() as closing:
             for each in peers:
                 closing.enter_context(each)
+            measured = None
+            if config.metrics.listen is not None:
+                measured = listen(config.metrics.listen, say("The page of metrics"), "metrics.listen")
+                closing.enter_context(measured)
             port = peers[0].getsockname()[1]
             async with open_daemon(home, membership, config, port) as daemon:
                 certificate = membership.certificate
                 name = f"{certificate.name} ({certificate.role} of {membership.fleet_name})"
                 listeners = [trio.SocketListener(trio.socket.from_stdlib_socket(each)) for each in peers]
                 says = f"{name} listens on {_address_of(peers[0])}"
-                await _run_until_told(home, daemon, says, listeners, control, reserve)
+                outbox = None
+                if (folder := config.outbox.folder(home.path)) is not None:
+                    outbox = Outbox(daemon, folder, config.outbox.kind, config.language)
+                await _run_until_told(home, daemon, says, listeners, control, reserve, measured, outbox)
         reserve.lay_by()
         log.info("ended")
 
@@ -94,9 +109,26 @@ async def _run_until_told(
     listeners: list[trio.SocketListener],
     control: socket.socket,
     reserve: Reserve,
+    measured: socket.socket | None,
+    outbox: Outbox | None,
 ) -> None:
     async def serve_control(task_status: trio.TaskStatus[None]) -> None:
         await _serve_control(home, daemon, control, task_status)
+
+    async def serve_metrics(task_status: trio.TaskStatus[None]) -> None:
+        if measured is None:
+            task_status.started()
+        else:
+            log.info(
+                f"the metrics are at http://{_address_of(measured)}/metrics, for whoever reaches that address"
+            )
+            await serve_open(daemon, measured, task_status)
+
+    async def serve_outbox(task_status: trio.TaskStatus[None]) -> None:
+        if outbox is None:
+            task_status.started()
+        else:
+            await outbox.run(task_status)
 
     async def keep_reserve(task_status: trio.TaskStatus[None]) -> None:
         task_status.started()
@@ -104,11 +136,16 @@ async def _run_until_told(
             reserve.lay_by(daemon.node.state.room_bytes)
             await trio.sleep(_RESERVE_S)
 
+    async def tell_manager(task_status: trio.TaskStatus[None]) -> None:
+        await Notify.from_environment().run(lambda: one_line(daemon.node.state), task_status)
+
     try:
         async with trio.open_nursery() as nursery:
             await nursery.start(_end_on_signal, nursery.cancel_scope)
             log.info(says)
-            await daemon.run(listeners, serve_control, keep_reserve)
+            await daemon.run(
+                listeners, serve_control, serve_metrics, serve_outbox, keep_reserve, tell_manager
+            )
     finally:
         with contextlib.suppress(OSError):  # as on a disk that is read-only; the next daemon writes its own
             home.control_path.unlink()

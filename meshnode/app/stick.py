@@ -33,6 +33,7 @@ from meshnode.core.stick import (
     read_head,
     write_head,
 )
+from meshnode.core.words import Clause, Said, say
 
 END: Final = ".meshnode"
 PART: Final = ".part"
@@ -58,10 +59,13 @@ class StickOutOfRoom(LocalError):
     for the rest."""
 
 
+_ACTIONS: Final = {"read": say("read"), "written": say("written")}
+
+
 def stick_trouble(path: Path, error: OSError, action: str) -> MeshnodeError:
     """The sentence for `error`, when `path` could not be `action` ('read', 'written')."""
     if error.errno in _GONE:
-        return StickGone(path=path, action=action, problem=error.strerror)
+        return StickGone(path=path, action=_ACTIONS[action], problem=error.strerror)
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         return StickOutOfRoom(path=path)
     return trouble(path, error, action)
@@ -135,7 +139,7 @@ class Stick:
     fleet: FleetId
     alone: Path | None = None
     files: list[Path] = field(default_factory=list)
-    skipped: list[tuple[str, str]] = field(default_factory=list)
+    skipped: list[tuple[str, Said]] = field(default_factory=list)
     stillborn: list[Path] = field(default_factory=list)
 
     def pieces(self, path: Path) -> Iterator[tuple[BinaryIO, Piece | Gap]]:
@@ -159,7 +163,7 @@ def open_stick(path: Path, fleet: FleetId) -> Stick:
         found = [path / name for name in names]
     else:
         if not mode and path.suffix.lower() != END:
-            problem = f"does not exist: name a folder, or a file that ends in {END}"
+            problem = say("does not exist: name a folder, or a file that ends in {end}", end=END)
             raise FileTrouble(path=path, problem=problem)
         stick = Stick(path, path.parent, fleet, path)
         found = [path, beside(path, PART)]
@@ -167,7 +171,7 @@ def open_stick(path: Path, fleet: FleetId) -> Stick:
         _look(stick, each)
     for name, why in stick.skipped:
         if stick.alone is not None and name == path.name:
-            raise FileTrouble(path=path, problem=f"is left alone: {why}")
+            raise FileTrouble(path=path, problem=say("is left alone: {problem}", problem=why))
     return stick
 
 
@@ -184,7 +188,7 @@ def _look(stick: Stick, path: Path) -> None:
     """Whether a file is of this fleet."""
     try:
         if not stat.S_ISREG(path.lstat().st_mode):
-            stick.skipped.append((path.name, "it is no plain file"))
+            stick.skipped.append((path.name, say("it is no plain file")))
             return
     except FileNotFoundError:
         return
@@ -194,13 +198,13 @@ def _look(stick: Stick, path: Path) -> None:
         head = file.read(HEAD_SIZE)
     try:
         if read_head(head) != stick.fleet:
-            stick.skipped.append((path.name, "it is of another fleet"))
+            stick.skipped.append((path.name, say("it is of another fleet")))
             return
     except RemoteError as problem:
         if path.name.endswith(PART) and write_head(stick.fleet).startswith(head):
             stick.stillborn.append(path)
         else:
-            stick.skipped.append((path.name, str(problem).rstrip(".")))
+            stick.skipped.append((path.name, Clause(problem)))
         return
     stick.files.append(path)
 

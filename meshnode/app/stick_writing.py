@@ -238,8 +238,9 @@ def _cut_out(path: Path, gone: list[tuple[int, int]]) -> None:
         raise stick_trouble(path, error, "written") from None
     except StickOutOfRoom:
         copy_path.unlink()
-        problem = "cannot be cleared: the stick has no room for a copy of what stays in it"
-        raise FileTrouble(path=path, problem=problem) from None
+        raise FileTrouble(
+            path=path, problem="cannot be cleared: the stick has no room for a copy of what stays in it"
+        ) from None
 
 
 def _copy(file: BinaryIO, copy: BinaryIO, first: int, last: int) -> None:

@@ -1,21 +1,25 @@
 """Takes messages from programs: a stream of bytes becomes chunks, the chunks become events, the answer comes back.
 
-Numbers of a message are consecutive, so one message is taken at a time; a program that stalls is given up.
+Numbers of a message are consecutive, so one message is taken at a time; a program that stalls is given up. What a kind
+of messages has to be (`kinds`) is looked at before the last part is handed on, so what is refused was never a message.
 """
 
 from __future__ import annotations
 
 import itertools
 from collections.abc import AsyncIterator, Callable
+from functools import partial
 from typing import Final
 
 import trio
 
+from meshnode.app.kinds import Check, Kinds
 from meshnode.core.errors import BadSubmission
 from meshnode.core.fleet import Endpoint
 from meshnode.core.message import Chunker, Manifest, stream_head, stream_size
 from meshnode.core.ports import Accepted, Refused, SubmissionAborted, SubmissionChunk, SubmissionOpened
-from meshnode.drivers.writer import Writer
+from meshnode.core.words import say
+from meshnode.drivers.writer import RunSync, Writer
 
 #: A program that sends nothing for so long loses its turn.
 STALL_S: Final = 60.0
@@ -51,9 +55,17 @@ class _Answer:
 class Submissions:
     """All submissions of one daemon."""
 
-    def __init__(self, dispatch: Dispatch, writer: Writer) -> None:
+    def __init__(
+        self,
+        dispatch: Dispatch,
+        writer: Writer,
+        kinds: Kinds | None = None,
+        run_sync: RunSync = trio.to_thread.run_sync,
+    ) -> None:
         self._dispatch = dispatch
         self._writer = writer
+        self._kinds = kinds
+        self._run_sync = run_sync
         self._lock = trio.Lock()
         self._numbers = itertools.count(1)
         self._answers: dict[int, _Answer] = {}
@@ -73,6 +85,9 @@ class Submissions:
     ) -> Accepted:
         """Take one message whose files' bytes are `body`, for `endpoint`, or the office without one. Raises
         MeshnodeError, and then nothing of it is kept."""
+        check = None
+        if self._kinds is not None and manifest.kind and endpoint is None:
+            check = await self._run_sync(partial(self._kinds.check, manifest))
         async with self._lock:
             number = next(self._numbers)
             self._answers[number] = answer = _Answer()
@@ -90,7 +105,7 @@ class Submissions:
                     )
                 )
                 if not answer.is_there:
-                    await self._feed(number, answer, stream_head(manifest), body)
+                    await self._feed(number, answer, stream_head(manifest), body, check)
                 return await self._decided(answer)
             except BaseException:
                 if not answer.is_there:
@@ -99,7 +114,9 @@ class Submissions:
             finally:
                 del self._answers[number]
 
-    async def _feed(self, number: int, answer: _Answer, head: bytes, body: AsyncIterator[bytes]) -> None:
+    async def _feed(
+        self, number: int, answer: _Answer, head: bytes, body: AsyncIterator[bytes], check: Check | None
+    ) -> None:
         chunker = Chunker()
         for chunk in chunker.feed(head):
             self._dispatch(SubmissionChunk(number, chunk))
@@ -107,14 +124,19 @@ class Submissions:
             with trio.move_on_after(STALL_S) as scope:
                 piece = await anext(body, None)
             if scope.cancelled_caught:
-                raise BadSubmission(problem=f"nothing more of it came for {STALL_S:.0f} s")
+                wrong = say("nothing more of it came for {seconds} s", seconds=round(STALL_S))
+                raise BadSubmission(problem=wrong)
             if piece is None:
                 break
+            if check is not None:
+                check.feed(piece)
             for chunk in chunker.feed(piece):
                 await self._writer.room()
                 if answer.is_there:
                     return
                 self._dispatch(SubmissionChunk(number, chunk))
+        if check is not None and check.is_whole:
+            await self._run_sync(check.finish)
         self._dispatch(SubmissionChunk(number, chunker.rest()))
 
     async def _decided(self, answer: _Answer) -> Accepted:

@@ -30,6 +30,7 @@ from meshnode.core.identity import Certificate
 from meshnode.core.limits import HANDSHAKE_S, KIB
 from meshnode.core.metering import Budget, Rules
 from meshnode.core.uplink import Failure, Problem, Web, classify, most_telling, needs_web
+from meshnode.core.words import Clause, say
 from meshnode.drivers import network
 from meshnode.drivers.link import shorten_kernel_queue
 from meshnode.drivers.proxy import Proxy, ProxyTrouble, system_proxy, tunnel
@@ -58,9 +59,9 @@ BUDGET_FILE_SIZE_MAX: Final = 64 * KIB
 #: Its name in the home.
 BUDGET_FILE: Final = "metered.json"
 
-_OVER: Final = "the day's bytes for metered networks are used up"
+_OVER: Final = say("the day's bytes for metered networks are used up")
 _NOT_ALLOWED: Final = {
-    Failure.INTERFACE: "no interface is there that `uplink.interfaces` allows",
+    Failure.INTERFACE: say("no interface is there that `uplink.interfaces` allows"),
     Failure.BUDGET: _OVER,
 }
 
@@ -162,7 +163,7 @@ class Uplink:
             if stream is not None:
                 await tunnel(stream, proxy, host, port)
         except ProxyTrouble as problem:
-            raise NoContact(str(problem).rstrip("."), Failure.PROXY) from None
+            raise NoContact(Clause(problem), Failure.PROXY) from None
         return stream
 
     async def _reach(self, proxy: Proxy) -> trio.SocketStream | Counted | None:
@@ -217,7 +218,7 @@ class Uplink:
         self._meter.add(size_bytes)
         if self._open and not self._meter.is_open():
             for close in list(self._open.values()):
-                close(_OVER)
+                close(str(_OVER))
 
     def hold(self, stream: trio.abc.Stream, close: Callable[[str], None]) -> None:
         """A contact with the office is open on `stream`: `close(reason)` is called when its bytes are used up."""
@@ -263,7 +264,7 @@ class Uplink:
     def _conclude(self, address: str, failed: NoContact, *, connected: bool) -> None:
         host = parse_address(address).host
         self._problems[address] = classify(
-            failed.failure, str(failed), host, connected=connected, web=self._webs.get(host)
+            failed.failure, failed, host, connected=connected, web=self._webs.get(host)
         )
 
     async def _web(self, host: str) -> Web | None:

@@ -14,6 +14,7 @@ from meshnode.core.identity import Certificate, JournalId
 from meshnode.core.introducing import device_endpoint, introduction_journal
 from meshnode.core.rows import StoredBundle
 from meshnode.core.state import State
+from meshnode.core.words import Clause, say
 
 Read = Callable[[JournalId, int], StoredBundle | None]
 
@@ -82,7 +83,10 @@ def endpoint_of(certificate: Certificate, read: Read) -> Endpoint:
     stored = read(introduction_journal(certificate.device), 1)
     try:
         if stored is None:
-            raise RemoteError("introduction", "is gone")
+            raise RemoteError(say("introduction"), "is gone")
         return device_endpoint(certificate, stored.payload)
     except RemoteError as problem:
-        raise BadSubmission(problem=f"nothing can be sealed to {certificate.name}: {problem}") from None
+        wrong = say(
+            "nothing can be sealed to {name}: {problem}", name=certificate.name, problem=Clause(problem)
+        )
+        raise BadSubmission(problem=wrong) from None

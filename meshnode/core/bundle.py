@@ -21,6 +21,7 @@ from meshnode.core.fields import Reader, pack, unpack
 from meshnode.core.identity import ID_SIZE, SIGNATURE_SIZE, DeviceId, JournalId, PublicKey, SigningKey
 from meshnode.core.limits import HEADER_SIZE_MAX, LIFETIME_S_MAX, NUMBER_MAX, PARTS_MAX, PAYLOAD_SIZE_MAX
 from meshnode.core.sealing import SEAL_OVERHEAD, SEALING_KEY_ID_SIZE, sealing_info
+from meshnode.core.words import say
 
 VERSION: Final = 1
 EPOCH_SIZE: Final = 8
@@ -114,7 +115,7 @@ def _read_previous(value: object, field: str) -> Previous | None:
 def read_header(data: bytes) -> Header:
     """Decode a header strictly. Raises RemoteError that names the field."""
     if len(data) > HEADER_SIZE_MAX:
-        raise RemoteError("header", f"has more than {HEADER_SIZE_MAX} bytes")
+        raise RemoteError("header", say("has more than {limit_bytes} bytes", limit_bytes=HEADER_SIZE_MAX))
     reader = Reader(unpack(data, "header"), "header", 14)
     reader.whole("version", VERSION, VERSION)
     header = Header(
@@ -164,7 +165,10 @@ class Bundle:
 def read_bundle(header_bytes: bytes, signature: bytes, payload: bytes) -> Bundle:
     """Put a bundle together from its three byte strings, unverified. Raises RemoteError."""
     if len(signature) != SIGNATURE_SIZE:
-        raise RemoteError("signature", f"has {len(signature)} bytes, not {SIGNATURE_SIZE}")
+        raise RemoteError(
+            "signature",
+            say("has {size_bytes} bytes, not {least}", size_bytes=len(signature), least=SIGNATURE_SIZE),
+        )
     return Bundle(read_header(header_bytes), header_bytes, signature, payload)
 
 

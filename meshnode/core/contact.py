@@ -58,6 +58,7 @@ from meshnode.core.limits import (
 from meshnode.core.ports import Effect, Send, SendBundle
 from meshnode.core.requests import Requests
 from meshnode.core.routing import Order
+from meshnode.core.words import say
 
 #: Range pairs in one frame of several journals; with 18 bytes a pair this stays well below FRAME_SIZE_MAX.
 PAIRS_PER_FRAME = 4 * RANGES_MAX
@@ -169,9 +170,9 @@ class Contact:
         else:
             self.ends.discard(held.journal)
         if len(self.offers) > PEER_JOURNALS_MAX:
-            raise RemoteError("HAVE", f"lists more than {PEER_JOURNALS_MAX} journals")
+            raise RemoteError("HAVE", say("lists more than {most} journals", most=PEER_JOURNALS_MAX))
         if self._offered_pairs > PEER_RANGES_MAX:
-            raise RemoteError("HAVE", f"lists more than {PEER_RANGES_MAX} ranges")
+            raise RemoteError("HAVE", say("lists more than {most} ranges", most=PEER_RANGES_MAX))
 
     def set_offer(self, journal: JournalId, ranges: Ranges) -> None:
         """Of what the peer holds of a journal, just these are worth asking for."""

@@ -2,7 +2,7 @@
 
 A peer's HAVE and STORED tell what it holds of our journals. That is remembered beyond the contact, since it is what
 an officer sees: on this device only, carried by N colleagues, safe at the office. A peer that later holds less has
-discarded something; what it said last counts.
+discarded something; what it said last counts. Since when is in the `history`.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Container, Iterator
 from dataclasses import dataclass
 
+from meshnode.core.history import HELD, LEFT, History
 from meshnode.core.identity import DeviceId, JournalId
 from meshnode.core.intervals import NONE, Ranges
 from meshnode.core.ledger import Ledger
@@ -32,8 +33,9 @@ class MessageState:
 class Custody:
     """All messages that this device has taken, in order, and their holders."""
 
-    def __init__(self, ledger: Ledger, snapshot: Snapshot) -> None:
+    def __init__(self, ledger: Ledger, snapshot: Snapshot, history: History) -> None:
         self._ledger = ledger
+        self._history = history
         self.messages = list(snapshot.messages)
         self._holders: dict[JournalId, dict[DeviceId, Ranges]] = {}
         self._unsaved: set[tuple[JournalId, DeviceId]] = set()
@@ -47,9 +49,18 @@ class Custody:
             return
         holders = self._holders.setdefault(journal_id, {})
         ranges = ranges & journal.held
-        if holders.get(peer, NONE) != ranges:
+        before = holders.get(peer, NONE)
+        if before != ranges:
             holders[peer] = ranges
             self._unsaved.add((journal_id, peer))
+            self._history.now(journal_id, HELD, peer, ranges - before, mine=True)
+            self._history.now(journal_id, LEFT, peer, before - ranges - journal.receipted, mine=True)
+
+    def holders(self, message: PutMessage) -> dict[DeviceId, Ranges]:
+        """Who holds how much of a message, as each has said last."""
+        span = Ranges.span(message.first, message.last)
+        holders = self._holders.get(message.journal, {})
+        return {peer: part for peer, ranges in sorted(holders.items()) if (part := ranges & span)}
 
     def whole(self, peer: DeviceId, journals: Container[JournalId]) -> None:
         """`peer` holds bundles of just these journals: nothing of the others, whatever it said once."""
@@ -70,12 +81,15 @@ class Custody:
 
     def states(self) -> Iterator[MessageState]:
         """Every message, in the order of submission."""
-        for message in self.messages:
-            journal = self._ledger.journals.get(message.journal)
-            holders = self._holders.get(message.journal, {})
-            copies = sum(1 for ranges in holders.values() if ranges.covers(message.first, message.last))
-            if journal is not None and journal.receipted.covers(message.first, message.last):
-                state = DELIVERED
-            else:
-                state = CARRIED if copies else ON_THIS_DEVICE_ONLY
-            yield MessageState(message, state, copies)
+        return map(self.state_of, self.messages)
+
+    def state_of(self, message: PutMessage) -> MessageState:
+        """One of them."""
+        journal = self._ledger.journals.get(message.journal)
+        holders = self._holders.get(message.journal, {})
+        copies = sum(1 for ranges in holders.values() if ranges.covers(message.first, message.last))
+        if journal is not None and journal.receipted.covers(message.first, message.last):
+            state = DELIVERED
+        else:
+            state = CARRIED if copies else ON_THIS_DEVICE_ONLY
+        return MessageState(message, state, copies)

@@ -9,6 +9,13 @@ from __future__ import annotations
 
 import inspect
 
+from meshnode.core.words import Said, filled, translated
+
+
+def sentence_of(error: type[MeshnodeError]) -> str:
+    """The sentence of a class of errors, as it stands in the code."""
+    return " ".join(inspect.cleandoc(error.__doc__ or "").split())
+
 
 class MeshnodeError(Exception):
     """Something went wrong in meshnode."""
@@ -20,8 +27,7 @@ class MeshnodeError(Exception):
         super().__init__(str(self))
 
     def __str__(self) -> str:
-        sentence = " ".join(inspect.cleandoc(type(self).__doc__ or "").split())
-        return sentence.format(**{name: str(value) for name, value in self.fields.items()})
+        return filled(translated(sentence_of(type(self))), self.fields)
 
 
 class LocalError(MeshnodeError):
@@ -31,7 +37,7 @@ class LocalError(MeshnodeError):
 class RemoteError(MeshnodeError):
     """{field} {problem}."""
 
-    def __init__(self, field: str, problem: str) -> None:
+    def __init__(self, field: Said, problem: Said) -> None:
         super().__init__(field=field, problem=problem)
 
 
@@ -180,6 +186,12 @@ class OlderFleetDocument(LocalError):
     """{path} is version {theirs}, older than version {ours} that this node already has: nothing was changed."""
 
 
+class RevocationsMissing(LocalError):
+    """{path} is version {theirs} of the fleet document, and lets devices in that version {ours} revokes (there are
+    {n}): it was made with an old copy of the authority's folder; revoke them there too and publish again, nothing was
+    changed."""
+
+
 # --- submitting -------------------------------------------------------------------------------------------------
 
 
@@ -196,6 +208,19 @@ class BadSubmission(LocalError):
     """The message was not taken: {problem}."""
 
 
+class NotAsItsKind(BadSubmission):
+    """The message was not taken, because it is not as the kind {kind} has to be: {problem}."""
+
+
+class NotDelivered(LocalError):
+    """The message {key} was not at the office within {timeout_s} s: it goes on its way, `meshnode messages` says where
+    it is."""
+
+
+class BadSchema(LocalError):
+    """{path} is no schema that messages can be checked by: {problem}."""
+
+
 class MessageTooLarge(LocalError):
     """The message was not taken: it has {size_bytes} bytes, and at most {limit_bytes} fit into one."""
 
@@ -210,5 +235,5 @@ class StoreTrouble(LocalError):
 
 
 class StoreTooNew(LocalError):
-    """The store {path} was written by a newer meshnode (format {theirs}, this one knows {ours}): install that
-    version again, nothing was changed."""
+    """The store {path} was written by {program} (its format is {theirs}, and this meshnode {version} knows none above
+    {ours}): install that version again, or a newer one; nothing was changed."""

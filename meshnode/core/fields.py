@@ -15,6 +15,7 @@ import msgpack
 
 from meshnode.core.errors import RemoteError
 from meshnode.core.limits import ITEMS_MAX
+from meshnode.core.words import Said, say
 
 T = TypeVar("T")
 
@@ -57,65 +58,70 @@ class Reader:
         self._what = what
         self._at = 0
         if len(items) != count:
-            raise RemoteError(what, f"has {len(items)} items instead of {count}")
+            raise RemoteError(what, say("has {n} items instead of {wanted}", n=len(items), wanted=count))
 
     def _next(self) -> Any:
         item = self._items[self._at]
         self._at += 1
         return item
 
-    def _refusal(self, field: str, problem: str) -> RemoteError:
+    def _refusal(self, field: str, problem: Said) -> RemoteError:
         return RemoteError(f"{self._what}.{field}", problem)
 
     def whole(self, field: str, least: int, most: int) -> int:
         """A whole number from `least` to `most`."""
         item = self._next()
         if type(item) is not int:
-            raise self._refusal(field, "is not a whole number")
+            raise self._refusal(field, say("is not a whole number"))
         if not least <= item <= most:
-            raise self._refusal(field, f"is {item}, not from {least} to {most}")
+            raise self._refusal(
+                field, say("is {item}, not from {least} to {most}", item=item, least=least, most=most)
+            )
         return item
 
     def real(self, field: str) -> float:
         """A finite number that is not negative."""
         item = self._next()
         if type(item) is not float or not 0 <= item < inf:
-            raise self._refusal(field, "is not a finite number from 0 on")
+            raise self._refusal(field, say("is not a finite number from 0 on"))
         return item
 
     def octets(self, field: str, least: int, most: int | None = None) -> bytes:
         """A byte string of `least` to `most` bytes; exactly `least` without `most`."""
         item = self._next()
         if type(item) is not bytes:
-            raise self._refusal(field, "is not a byte string")
+            raise self._refusal(field, say("is not a byte string"))
         most = least if most is None else most
         if not least <= len(item) <= most:
-            raise self._refusal(field, f"has {len(item)} bytes, not {least} to {most}")
+            wrong = say(
+                "has {size_bytes} bytes, not {least} to {most}", size_bytes=len(item), least=least, most=most
+            )
+            raise self._refusal(field, wrong)
         return item
 
     def text(self, field: str, size_max: int) -> str:
         """Text of at most `size_max` bytes of UTF-8."""
         item = self._next()
         if type(item) is not str:
-            raise self._refusal(field, "is not text")
+            raise self._refusal(field, say("is not text"))
         if len(item.encode()) > size_max:
-            raise self._refusal(field, f"has more than {size_max} bytes")
+            raise self._refusal(field, say("has more than {limit_bytes} bytes", limit_bytes=size_max))
         return item
 
     def flag(self, field: str) -> bool:
         """True or false."""
         item = self._next()
         if type(item) is not bool:
-            raise self._refusal(field, "is neither true nor false")
+            raise self._refusal(field, say("is neither true nor false"))
         return item
 
     def items(self, field: str, count_max: int) -> list[Any]:
         """A list of at most `count_max` items, unread."""
         item = self._next()
         if type(item) is not list:
-            raise self._refusal(field, "is not a list")
+            raise self._refusal(field, say("is not a list"))
         if len(item) > count_max:
-            raise self._refusal(field, f"has more than {count_max} items")
+            raise self._refusal(field, say("has more than {most} items", most=count_max))
         return item
 
     def each(self, field: str, count_max: int, count: int, read: Callable[[Reader], T]) -> list[T]:

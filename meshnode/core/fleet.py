@@ -44,6 +44,7 @@ from meshnode.core.limits import (
     REVOKED_MAX,
 )
 from meshnode.core.sealing import SEALING_PUBLIC_SIZE, SealingPublicKey
+from meshnode.core.words import say
 
 VERSION: Final = 1
 DOCUMENT_VERSION_MAX: Final = 2**32
@@ -91,6 +92,11 @@ class FleetDocument:
         """The endpoint of this id, if the fleet has it."""
         return next((e for e in self.endpoints if e.id == endpoint), None)
 
+    def forgives(self, before: FleetDocument) -> int:
+        """How many devices `before` revokes and this one does not. There are none in a true successor, since who was
+        revoked stays so: it was made with an old copy of the authority, and to follow it would let them in again."""
+        return len(before.revoked - self.revoked)
+
     def signed(self, authority: SigningKey) -> FleetDocument:
         """This document with its body written and signed."""
         endpoints = [
@@ -137,7 +143,7 @@ def _read_endpoint(reader: Reader) -> Endpoint:
 def read_document(body: bytes, signature: bytes, authority: PublicKey) -> FleetDocument:
     """Decode and verify a fleet document. Raises RemoteError that names the field."""
     if len(body) > DOCUMENT_SIZE_MAX:
-        raise RemoteError("document", f"has more than {DOCUMENT_SIZE_MAX} bytes")
+        raise RemoteError("document", say("has more than {limit_bytes} bytes", limit_bytes=DOCUMENT_SIZE_MAX))
     authority.verify(signature, body, "document")
     reader = Reader(unpack(body, "document"), "document", 7)
     reader.whole("version of the format", VERSION, VERSION)
@@ -204,7 +210,7 @@ def read_request(data: bytes) -> Request:
         raise RemoteError("request.name", "is not a device's name") from None
     role = reader.text("role", 16)
     if role not in ROLES:
-        raise RemoteError("request.role", f"is none of {', '.join(ROLES)}")
+        raise RemoteError("request.role", say("is none of {roles}", roles=", ".join(ROLES)))
     key = PublicKey(reader.octets("key", KEY_SIZE))
     size = KEY_SIZE if role == "office" else 0
     signing = reader.octets("endpoint_signing_key", size)

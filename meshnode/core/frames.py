@@ -48,6 +48,7 @@ from meshnode.core.limits import (
     PAYLOAD_SIZE_MAX,
 )
 from meshnode.core.receipt import SERIAL_MAX
+from meshnode.core.words import say
 
 PROTOCOL: Final = 1
 ALPN: Final = "meshnode/1"
@@ -381,7 +382,7 @@ def _finished(reader: Reader) -> Finished:
     if len(buckets) not in (1, BUCKETS) or not all(
         type(bucket) is bytes and len(bucket) == DIGEST_SIZE for bucket in buckets
     ):
-        raise RemoteError("FINISHED.buckets", f"is not 1 or {BUCKETS} digests")
+        raise RemoteError("FINISHED.buckets", say("is not 1 or {most} digests", most=BUCKETS))
     return Finished(tuple(buckets))
 
 
@@ -449,7 +450,10 @@ class FrameReader:
             while len(held) - at >= _LENGTH_SIZE:
                 size = int.from_bytes(held[at : at + _LENGTH_SIZE], "big")
                 if size > FRAME_SIZE_MAX:
-                    raise RemoteError("frame", f"has {size} bytes, more than {FRAME_SIZE_MAX}")
+                    wrong = say(
+                        "has {size_bytes} bytes, more than {most}", size_bytes=size, most=FRAME_SIZE_MAX
+                    )
+                    raise RemoteError("frame", wrong)
                 if len(held) - at < _LENGTH_SIZE + size:
                     break
                 at += _LENGTH_SIZE + size

@@ -27,6 +27,7 @@ from nacl.exceptions import BadSignatureError
 
 from meshnode.core.errors import BadFleetName, BadName, RemoteError
 from meshnode.core.limits import CERTIFICATE_SIZE_MAX, NAME_SIZE_MAX
+from meshnode.core.words import Said, say
 
 DeviceId = NewType("DeviceId", bytes)
 EndpointId = NewType("EndpointId", bytes)
@@ -78,11 +79,11 @@ class PublicKey:
     def __init__(self, raw: bytes) -> None:
         """Raises RemoteError if `raw` is no key."""
         if len(raw) != KEY_SIZE:
-            raise RemoteError("public key", "is not an Ed25519 key")
+            raise RemoteError(say("public key"), "is not an Ed25519 key")
         self.raw = raw
         self.id = digest_id(raw)
 
-    def verify(self, signature: bytes, data: bytes, what: str) -> None:
+    def verify(self, signature: bytes, data: bytes, what: Said) -> None:
         """Raises RemoteError naming `what` unless `signature` (64 bytes) over `data` was made with this key."""
         try:
             if len(signature) != SIGNATURE_SIZE:
@@ -216,7 +217,7 @@ def issue_certificate(
     return builder.sign(authority._key, None).public_bytes(serialization.Encoding.DER)
 
 
-def _split(der: bytes, what: str) -> tuple[bytes, bytes]:
+def _split(der: bytes, what: Said) -> tuple[bytes, bytes]:
     """What is signed in a certificate, and the signature.
 
     Every byte around them is fixed, also the outer name of the algorithm, which the signature does not cover:
@@ -224,14 +225,14 @@ def _split(der: bytes, what: str) -> tuple[bytes, bytes]:
     """
     size = len(der)
     if size > CERTIFICATE_SIZE_MAX:
-        raise RemoteError(what, f"has more than {CERTIFICATE_SIZE_MAX} bytes")
+        raise RemoteError(what, say("has more than {limit_bytes} bytes", limit_bytes=CERTIFICATE_SIZE_MAX))
     opening = b"\x30\x82" + (size - 4 & 0xFFFF).to_bytes(2, "big")
     if size < 256 or der[:4] != opening or der[-74:-64] != _ED25519_SIGNED:
         raise RemoteError(what, "is not an X.509 certificate signed with Ed25519")
     return der[4:-74], der[-64:]
 
 
-def _load(der: bytes, what: str) -> tuple[x509.Certificate, str, PublicKey]:
+def _load(der: bytes, what: Said) -> tuple[x509.Certificate, str, PublicKey]:
     try:
         certificate = x509.load_der_x509_certificate(der)
         names = [str(a.value) for a in certificate.subject.get_attributes_for_oid(NameOID.COMMON_NAME)]
@@ -247,7 +248,7 @@ def _load(der: bytes, what: str) -> tuple[x509.Certificate, str, PublicKey]:
 
 def read_authority(der: bytes) -> tuple[str, PublicKey]:
     """The fleet's name and the authority's key from its self-signed certificate. Raises RemoteError."""
-    what = "authority certificate"
+    what = say("authority certificate")
     signed, signature = _split(der, what)
     _, name, key = _load(der, what)
     key.verify(signature, signed, what)
@@ -259,7 +260,7 @@ def read_authority(der: bytes) -> tuple[str, PublicKey]:
 
 def read_certificate(der: bytes, authority: PublicKey) -> Certificate:
     """A device certificate that the authority signed. Raises RemoteError for anything else."""
-    what = "device certificate"
+    what = say("device certificate")
     signed, signature = _split(der, what)
     authority.verify(signature, signed, what)
     certificate, name, key = _load(der, what)

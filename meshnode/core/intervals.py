@@ -17,6 +17,7 @@ from operator import itemgetter
 
 from meshnode.core.errors import RemoteError
 from meshnode.core.limits import NUMBER_MAX, RANGES_MAX
+from meshnode.core.words import say
 
 Pair = tuple[int, int]
 
@@ -232,7 +233,7 @@ def ranges_from_wire(value: object, field: str) -> Ranges:
     in pairs, ascending, with a gap between one pair and the next.
     """
     if type(value) is not list or len(value) % 2 or len(value) > 2 * RANGES_MAX:
-        raise RemoteError(field, f"is not a list of at most {RANGES_MAX} ranges")
+        raise RemoteError(field, say("is not a list of at most {most} ranges", most=RANGES_MAX))
     pairs: list[Pair] = []
     before = -1
     for at in range(0, len(value), 2):
@@ -240,7 +241,8 @@ def ranges_from_wire(value: object, field: str) -> Ranges:
         if type(first) is not int or type(last) is not int:
             raise RemoteError(field, "has a range that is not of whole numbers")
         if not (max(1, before + 2) <= first <= last <= NUMBER_MAX):
-            raise RemoteError(field, f"has the range {first}-{last} out of order or out of bounds")
+            wrong = say("has the range {first}-{last} out of order or out of bounds", first=first, last=last)
+            raise RemoteError(field, wrong)
         pairs.append((first, last))
         before = last
     return Ranges._of(tuple(pairs))

@@ -17,6 +17,7 @@ from meshnode.core.dialing import OFFICE
 from meshnode.core.errors import RemoteError
 from meshnode.core.fleet import FleetDocument
 from meshnode.core.frames import Cert, Elsewhere, Finished, Fleet, Have, Heard, Held, ReceiptFrame, Stored
+from meshnode.core.history import DELIVERED
 from meshnode.core.identity import Certificate, DeviceId, EndpointId, JournalId, PublicKey
 from meshnode.core.intervals import NONE, Ranges
 from meshnode.core.ledger import Journal, digest_bytes, digest_total
@@ -30,8 +31,9 @@ from meshnode.core.limits import (
 )
 from meshnode.core.ports import Adopt
 from meshnode.core.receipt import Origin, Receipt, issue_receipt, next_serial
-from meshnode.core.rows import DropBundles, PutCertificate, PutReceipt, Row
+from meshnode.core.rows import NOBODY, DropBundles, PutCertificate, PutReceipt, Row
 from meshnode.core.state import Pending, State
+from meshnode.core.words import say
 
 #: A receipt that the disk did not take is written again after so long: it is small, and everybody waits for it.
 RECEIPT_AGAIN_S: Final = 1.0
@@ -87,7 +89,7 @@ class Knowing:
             if not contact.whole:
                 contact.listed.add(held.journal)
                 if len(contact.listed) > 2 * PEER_JOURNALS_MAX:  # ours and theirs
-                    raise RemoteError("HAVE", f"lists more than {PEER_JOURNALS_MAX} journals")
+                    raise RemoteError("HAVE", say("lists more than {most} journals", most=PEER_JOURNALS_MAX))
             elif held.serial > (journal.serial if journal else 0):
                 answers.append(state.ledger.held(journal) if journal else Held(held.journal, NONE, 0))
             self.push_receipt(contact, held.journal, held.serial)
@@ -203,24 +205,24 @@ class Knowing:
 
     def receipt(self, contact: Contact, receipt: Receipt) -> None:
         """A receipt came. Raises RemoteError as `learn`."""
-        if self.learn(receipt, contact.peer.name):
+        if self.learn(receipt, contact.peer.name, contact.device):
             contact.serials[receipt.journal] = max(receipt.serial, contact.serials.get(receipt.journal, 0))
 
-    def learn(self, receipt: Receipt, bearer: str) -> bool:
-        """Take in a receipt that `bearer` brought; whether its signer is known here. Raises RemoteError: not signed by
-        an endpoint, or not by the journal's own."""
+    def learn(self, receipt: Receipt, bearer: str, device: DeviceId = NOBODY) -> bool:
+        """Take in a receipt that `bearer` brought, which is `device` if it was met; whether its signer is known here.
+        Raises RemoteError: not signed by an endpoint, or not by the journal's own."""
         state = self._state
         signer = self._signer(receipt)
         if signer is None:
             if state.now.s - self._told_unknown_s.get(bearer, -UNKNOWN_AGAIN_S) >= UNKNOWN_AGAIN_S:
                 self._told_unknown_s[bearer] = state.now.s
-                state.log(f"{bearer} sent a receipt of an endpoint that is not known here")
+                state.log(f"{bearer} sent a receipt of an endpoint that is not known here", peer=bearer)
             return False
         receipt.verify(signer)
         journal = state.ledger.journals.get(receipt.journal)
         if journal and journal.source is not None and journal.destination != receipt.endpoint:
             raise RemoteError("receipt.endpoint", "is not where its journal goes")
-        self._apply(receipt)
+        self._apply(receipt, device)
         self._answer_other_office(receipt)
         return True
 
@@ -263,15 +265,33 @@ class Knowing:
         endpoint = EndpointId(journal.destination)
         origin = Origin(journal.source, journal.epoch) if is_device else None
         key = state.endpoints[endpoint]
-        self._apply(issue_receipt(key, endpoint, journal_id, serial, signed, wall_ms, origin))
+        self._count(journal, signed - journal.receipted)
+        receipt = issue_receipt(key, endpoint, journal_id, serial, signed, wall_ms, origin)
+        self._apply(receipt, state.identity.device)
 
-    def _apply(self, receipt: Receipt) -> None:
+    def _count(self, journal: Journal, fresh: Ranges) -> None:
+        """Write down how long the messages took that have just been handed on."""
+        state = self._state
+        if not state.is_office(journal.destination):
+            return
+        for number in fresh & journal.held:
+            entry = journal.entries[number]
+            if entry.first == number:
+                size = journal.entries.size_of(Ranges.span(number, number + entry.parts - 1))
+                state.history.handed_on(size, state.now.s - entry.born_s)
+
+    def _apply(self, receipt: Receipt, bearer: DeviceId) -> None:
         """Keep a receipt and free what it frees; it is passed on once that is durable."""
         state = self._state
+        known = state.ledger.journals.get(receipt.journal)
+        fresh = receipt.ranges - known.receipted if known is not None else NONE
         droppable = state.ledger.apply(receipt, state.now.s)
         if droppable is None:
             return
         journal = state.ledger.journals[receipt.journal]
+        if journal.source is not None:
+            mine = state.ledger.is_mine(journal)
+            state.history.now(journal.id, DELIVERED, bearer, fresh, mine=mine)
         rows: list[Row] = []
         if journal.receipt is receipt:
             signer = DeviceId(receipt.endpoint)
@@ -322,10 +342,18 @@ class Knowing:
     # --- the fleet document -------------------------------------------------------------------------------------
 
     def adopt(self, document: FleetDocument) -> None:
-        """Follow a newer fleet document, and pass it on."""
+        """Follow a newer fleet document, and pass it on; not one that takes revocations back."""
         state = self._state
         if document.version <= state.document.version:
             return
+        if document.forgives(state.document):
+            if document.version != state.forgiving_version:
+                state.log(
+                    f"version {document.version} of the fleet document takes revocations back: not followed"
+                )
+            state.forgiving_version = document.version
+            return
+        state.forgiving_version = 0
         state.document = document
         state.effects.append(Adopt(document))
         state.log(f"the fleet document is now version {document.version}")

@@ -13,13 +13,14 @@ from meshnode.core.bundle import Header
 from meshnode.core.contact import Contact, stored_frames
 from meshnode.core.errors import RemoteError
 from meshnode.core.frames import BundleFrame
+from meshnode.core.history import DISCARDED
 from meshnode.core.identity import Certificate, JournalId
 from meshnode.core.intervals import NONE, Ranges
-from meshnode.core.introducing import is_misplaced
+from meshnode.core.introducing import EVERYONE, is_misplaced
 from meshnode.core.knowing import Knowing
 from meshnode.core.ledger import Journal
 from meshnode.core.ports import Arrived, ContactNumber, Unreadable
-from meshnode.core.rows import DropBundles, Entry, PutBundle, PutCertificate, Row, entry_of
+from meshnode.core.rows import NOBODY, DropBundles, Entry, PutBundle, PutCertificate, Row, entry_of
 from meshnode.core.state import Landing, State
 
 
@@ -105,7 +106,8 @@ class Landings:
         if header.source in state.unsaved_certificates:
             rows.append(PutCertificate(certificate))
         rows.append(row)
-        landings.append(Landing(contact, journal, number, entry_of(row)))
+        met = state.contacts.get(contact)
+        landings.append(Landing(contact, journal, number, entry_of(row), met.device if met else NOBODY))
         return Fate.TAKEN
 
     def _is_intruding(self, header: Header, certificate: Certificate) -> bool:
@@ -164,6 +166,7 @@ class Landings:
         gone = state.ledger.drop(journal, ranges)
         state.free_bytes += gone_bytes
         rows.append(DropBundles(journal.id, gone))
+        state.history.now(journal.id, DISCARDED, NOBODY, gone, mine=False)
         state.fetching.declined[journal.id] = state.fetching.declined.get(journal.id, NONE) | gone
         self._knowing.tell_shrunk(journal)
 
@@ -173,6 +176,8 @@ class Landings:
         self._count(landing.journal, -landing.entry.size)
         if landing.journal.source is not None:
             state.unsaved_certificates.discard(landing.journal.source)
+        if landing.journal.destination != EVERYONE:
+            state.history.came(landing.journal, landing.number, landing.entry.size, landing.bringer)
         if contact := state.contacts.get(landing.contact):
             self.settled(contact, landing.entry.size)
 
@@ -227,6 +232,7 @@ class Landings:
         own = "own " if state.ledger.is_mine(journal) else ""
         state.ledger.forget_rotten(journal, event.number)
         state.rotten.add((event.journal, event.number))
-        state.log(f"{own}bundle {event.number} of journal {event.journal.hex()} is rotten in the store")
+        said = f"{own}bundle {event.number} of journal {event.journal.hex()} is rotten in the store"
+        state.log(said, journal=event.journal.hex(), number=str(event.number))
         self._knowing.tell_shrunk(journal)
         state.ask_all()

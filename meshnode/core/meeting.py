@@ -12,6 +12,7 @@ from meshnode.core.limits import CONTACTS_MAX, DUPLICATE_WINDOW_S, SHUN_S
 from meshnode.core.ports import Close, Opened
 from meshnode.core.rows import PutAddress, Row
 from meshnode.core.state import State
+from meshnode.core.words import say
 
 
 class Meeting:
@@ -32,14 +33,16 @@ class Meeting:
             refusal = self._collapse(rival, event)
         if refusal is not None:
             state.effects.append(Close(event.contact, refusal))
-            state.log(f"no contact with {event.peer.name} at {event.address}: {refusal}")
+            said = f"no contact with {event.peer.name} at {event.address}: {refusal}"
+            state.log(said, peer=event.peer.name, address=event.address)
             if event.dialled:
                 state.dialing.failed(event.address, state.now.s)
             return
         contact = Contact(event.contact, event.peer, event.address, state.now.s, dialled=event.dialled)
         state.contacts[event.contact] = contact
         state.say(contact, self._hello())
-        state.log(f"contact with {event.peer.name} at {event.address}")
+        said = f"contact with {event.peer.name} at {event.address}"
+        state.log(said, peer=event.peer.name, address=event.address)
 
     def _refusal(self, device: DeviceId) -> str | None:
         state = self._state
@@ -70,12 +73,13 @@ class Meeting:
     def greeted(self, contact: Contact, hello: Hello) -> bool:
         """Take a HELLO in; whether it was the first. Raises RemoteError: no version in common."""
         if not hello.version_min <= PROTOCOL <= hello.version_max:
-            raise RemoteError("HELLO.version", f"does not include {PROTOCOL}")
+            raise RemoteError("HELLO.version", say("does not include {version}", version=PROTOCOL))
         first = contact.hello is None
         contact.hello = hello
         rows: list[Row] = [self._state.encounters.met(contact.device, hello.away_s, self._state.now.s)]
         if first:
             rows.extend(self._remember(contact, hello))
+            self._state.history.met(contact.device)
             self._state.write(tuple(rows))
             self.check_uplink()
         return first
@@ -134,18 +138,22 @@ class Meeting:
             return
         if contact.hello is not None:
             state.encounters.parted(contact.device, state.now.s)
+            state.history.met(contact.device)
         state.fetching.release(contact)
         state.ask_all()
         if contact.dialled:
             state.dialing.failed(contact.address, state.now.s)
-        state.log(f"contact with {contact.peer.name} ended: {reason}")
+        said = f"contact with {contact.peer.name} ended: {reason}"
+        state.log(said, peer=contact.peer.name, address=contact.address)
         self.check_uplink()
 
     def fault(self, contact: Contact, problem: RemoteError) -> None:
         """A member broke the protocol: drop it, say why, and leave it alone for a while."""
         state = self._state
         self._shunned[contact.device] = state.now.s + SHUN_S
-        state.log(f"{contact.peer.name} broke the protocol: {problem}")
+        state.faults += 1
+        said = f"{contact.peer.name} broke the protocol: {problem}"
+        state.log(said, peer=contact.peer.name, address=contact.address)
         self.end(contact, str(problem)[:200])
 
     def end_revoked(self) -> None:

@@ -29,6 +29,7 @@ from meshnode.core.limits import (
     REFERENCE_SIZE_MAX,
 )
 from meshnode.core.sealing import CHUNK_SIZE
+from meshnode.core.words import say
 
 VERSION: Final = 1
 MANIFEST_NAME: Final = "message.json"
@@ -71,7 +72,9 @@ def check_file_name(name: str) -> str:
     if any(unicodedata.category(letter) in ("Cc", "Cs") for letter in name):
         raise BadFileName(name=shown, problem="it holds control characters or bytes that are not UTF-8")
     if len(name.encode()) > FILE_NAME_SIZE_MAX:
-        raise BadFileName(name=shown, problem=f"it is longer than {FILE_NAME_SIZE_MAX} bytes")
+        raise BadFileName(
+            name=shown, problem=say("it is longer than {limit_bytes} bytes", limit_bytes=FILE_NAME_SIZE_MAX)
+        )
     if name.casefold() == MANIFEST_NAME:
         raise BadFileName(
             name=shown, problem="the office keeps its own record under this name; rename the file"
@@ -82,7 +85,8 @@ def check_file_name(name: str) -> str:
 def check_manifest(manifest: Manifest) -> Manifest:
     """`manifest`, if it can become a message. Raises BadFileName, BadSubmission or MessageTooLarge."""
     if not 1 <= len(manifest.files) <= FILES_MAX:
-        raise BadSubmission(problem=f"it has {len(manifest.files)} files; a message has 1 to {FILES_MAX}")
+        wrong = say("it has {n} files; a message has 1 to {limit}", n=len(manifest.files), limit=FILES_MAX)
+        raise BadSubmission(problem=wrong)
     texts = [manifest.kind, manifest.reference, *(file.type for file in manifest.files)]
     try:
         "".join([*texts, *(text for pair in manifest.meta for text in pair)]).encode()
@@ -95,18 +99,24 @@ def check_manifest(manifest: Manifest) -> Manifest:
             raise BadFileName(name=ascii(file.name), problem="another file of the message has this name too")
         seen.add(name)
         if file.size_bytes < 0 or len(file.type.encode()) > _TYPE_SIZE_MAX:
-            raise BadSubmission(problem=f"the size or type of {file.name} cannot be")
+            raise BadSubmission(problem=say("the size or type of {file} cannot be", file=file.name))
     if len(manifest.kind.encode()) > KIND_SIZE_MAX:
-        raise BadSubmission(problem=f"its kind is longer than {KIND_SIZE_MAX} bytes")
+        raise BadSubmission(
+            problem=say("its kind is longer than {limit_bytes} bytes", limit_bytes=KIND_SIZE_MAX)
+        )
     if len(manifest.reference.encode()) > REFERENCE_SIZE_MAX:
-        raise BadSubmission(problem=f"its reference is longer than {REFERENCE_SIZE_MAX} bytes")
+        wrong = say("its reference is longer than {limit_bytes} bytes", limit_bytes=REFERENCE_SIZE_MAX)
+        raise BadSubmission(problem=wrong)
     if len({key for key, _ in manifest.meta}) != len(manifest.meta):
         raise BadSubmission(problem="it names a --meta key twice")
     if manifest.files_size > MESSAGE_SIZE_MAX:
         raise MessageTooLarge(size_bytes=manifest.files_size, limit_bytes=MESSAGE_SIZE_MAX)
     if len(encode_manifest(manifest)) > MANIFEST_SIZE_MAX:
         raise BadSubmission(
-            problem=f"its metadata and file names are longer than {MANIFEST_SIZE_MAX} bytes together"
+            problem=say(
+                "its metadata and file names are longer than {limit_bytes} bytes together",
+                limit_bytes=MANIFEST_SIZE_MAX,
+            )
         )
     return manifest
 
@@ -151,7 +161,7 @@ def read_manifest(data: bytes) -> Manifest:
     try:
         return check_manifest(manifest)
     except (BadFileName, BadSubmission, MessageTooLarge) as problem:
-        raise RemoteError("manifest", f"cannot be true ({problem})") from None
+        raise RemoteError("manifest", say("cannot be true ({problem})", problem=problem)) from None
 
 
 def stream_head(manifest: Manifest) -> bytes:
@@ -204,7 +214,9 @@ class Opener:
             self._head += data
             size = int.from_bytes(self._head[:_LENGTH_SIZE], "big")
             if size > MANIFEST_SIZE_MAX:
-                raise RemoteError("manifest", f"has more than {MANIFEST_SIZE_MAX} bytes")
+                raise RemoteError(
+                    "manifest", say("has more than {limit_bytes} bytes", limit_bytes=MANIFEST_SIZE_MAX)
+                )
             if len(self._head) < _LENGTH_SIZE + size:
                 return
             rest = bytes(self._head[_LENGTH_SIZE + size :])

@@ -7,6 +7,7 @@ made by its parts, each of which can be read alone:
     meeting     contacts that open and end            contact     one contact's protocol state
     knowing     holdings, receipts, fleet documents   custody     where this device's messages are
     landing     bundles that come in                  fetching    which bundle is asked of whom
+    history     what happened to bundles, and when    book        the sums of an office's days
     bringing    what is brought by hand
     taking      messages of this device               submitting  how they become journals
     dialing     whom to dial, and when                routing     the order of sending, and of discarding
@@ -147,6 +148,8 @@ class Node:
             at_s = min(at_s, state.rests_until_s)
         if state.custody.has_unsaved or self._knowing.has_failed:
             at_s = min(at_s, soon_s)
+        if state.history.due_s is not None:
+            at_s = min(at_s, max(soon_s, state.history.due_s))
         for contact in state.contacts.values():
             at_s = min(at_s, contact.next_look_s())
             if contact.holds_until_s > state.now.s:
@@ -260,6 +263,7 @@ class Node:
         except RemoteError as problem:
             self._meeting.fault(contact, problem)
         if rows:
+            rows.extend(self.state.history.due())
             self.state.write(tuple(rows), Pending(landings))
 
     def _frame(self, contact: Contact, frame: Frame) -> None:  # noqa: C901 - one case a frame, and mypy sees all
@@ -380,7 +384,7 @@ class Node:
         self._meeting.tick()
         self._knowing.tick()
         self._taking.introduce()
-        if rows := tuple(state.custody.unsaved()):
+        if rows := (*state.custody.unsaved(), *state.history.unsaved()):
             state.write(rows)
         if state.now.s >= self._housekeeping_s + HOUSEKEEPING_S:  # the very sum that `next_tick_s` names
             self._housekeeping_s = state.now.s

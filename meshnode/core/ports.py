@@ -8,7 +8,7 @@ Contacts and pending writes are named by small numbers that live as long as the 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final, NamedTuple
 
 from meshnode.core.errors import MeshnodeError
@@ -293,9 +293,10 @@ class Arrived:
 
 @dataclass(frozen=True, slots=True)
 class Log:
-    """A line for the operator. Names no person and no content."""
+    """A line for the operator. Names no person and no content. `fields`: what of it a program may ask for, by name."""
 
     text: str
+    fields: dict[str, str] = field(default_factory=dict)
 
 
 Effect = Send | SendBundle | Close | Dial | Write | Accepted | Refused | Adopt | Arrived | Log

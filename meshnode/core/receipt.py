@@ -35,6 +35,7 @@ from meshnode.core.identity import (
 )
 from meshnode.core.intervals import Ranges, ranges_from_wire
 from meshnode.core.limits import FRAME_SIZE_MAX
+from meshnode.core.words import say
 
 #: By an office, and by a device.
 VERSION: Final = 1
@@ -94,9 +95,12 @@ def issue_receipt(
 def read_receipt(body: bytes, signature: bytes) -> Receipt:
     """Decode a receipt strictly, unverified. Raises RemoteError that names the field."""
     if len(body) > FRAME_SIZE_MAX:
-        raise RemoteError("receipt", f"has more than {FRAME_SIZE_MAX} bytes")
+        raise RemoteError("receipt", say("has more than {limit_bytes} bytes", limit_bytes=FRAME_SIZE_MAX))
     if len(signature) != SIGNATURE_SIZE:
-        raise RemoteError("receipt.signature", f"has {len(signature)} bytes, not {SIGNATURE_SIZE}")
+        raise RemoteError(
+            "receipt.signature",
+            say("has {size_bytes} bytes, not {least}", size_bytes=len(signature), least=SIGNATURE_SIZE),
+        )
     items = unpack(body, "receipt")
     is_bound = items[:1] == [DEVICE_VERSION]
     reader = Reader(items, "receipt", 8 if is_bound else 6)

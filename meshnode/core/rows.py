@@ -7,15 +7,18 @@ it knows, but for the payloads. Nothing here does anything.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import NamedTuple, Protocol
+from typing import Final, NamedTuple, Protocol
 
 from meshnode.core.bundle import Bundle, Previous
 from meshnode.core.entries import Entries
 from meshnode.core.entries import Entry as Entry
 from meshnode.core.errors import StoreTrouble
-from meshnode.core.identity import Certificate, DeviceId, JournalId
+from meshnode.core.identity import ID_SIZE, Certificate, DeviceId, JournalId
 from meshnode.core.intervals import Ranges
 from meshnode.core.receipt import Receipt
+
+#: Stands where a device would, if there was none: a stick, or nobody in contact.
+NOBODY: Final = DeviceId(bytes(ID_SIZE))
 
 # --- rows: what a store keeps -----------------------------------------------------------------------------------
 
@@ -111,6 +114,68 @@ class PutClock:
     that writes nothing for hours has aged by these hours when it starts again."""
 
 
+@dataclass(frozen=True, slots=True)
+class PutRun:
+    """Remember what happened to bundles `first` to `last` of a journal (`history`): `what`, by whom (`peer`, or
+    NOBODY), and when by the wall clock. `number` stands for the run: put again under it, it is longer."""
+
+    number: int
+    journal: JournalId
+    what: int
+    peer: DeviceId
+    first: int
+    last: int
+    at_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class DropRuns:
+    """Forget these runs, by their numbers."""
+
+    numbers: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class PutSeen:
+    """Remember when a device was heard of last, by the wall clock: by its bundles that `via` brought; `via` is the
+    device itself if it was in contact, NOBODY if they came by hand."""
+
+    device: DeviceId
+    at_ms: int
+    via: DeviceId
+
+
+@dataclass(frozen=True, slots=True)
+class PutCarried:
+    """Remember how much of `source` a `carrier` (or NOBODY, by hand) has brought on a day so far. `day`: days since
+    1970-01-01 where this node is."""
+
+    day: int
+    carrier: DeviceId
+    source: DeviceId
+    bundles: int
+    size_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class PutDay:
+    """Remember how many messages were handed on here on a day so far, their bytes, and how old they were: the oldest,
+    and how many of each age (`book.Delays`)."""
+
+    day: int
+    messages: int
+    size_bytes: int
+    delay_max_s: int
+    delays: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class DropDay:
+    """Forget who carried what on a day, and what was handed on."""
+
+    day: int
+
+
 Row = (
     PutBundle
     | DropBundles
@@ -122,6 +187,12 @@ Row = (
     | PutAddress
     | PutEncounter
     | PutClock
+    | PutRun
+    | DropRuns
+    | PutSeen
+    | PutCarried
+    | PutDay
+    | DropDay
 )
 
 
@@ -163,6 +234,10 @@ class Snapshot:
     custody: list[PutCustody] = field(default_factory=list)
     addresses: list[PutAddress] = field(default_factory=list)
     encounters: list[PutEncounter] = field(default_factory=list)
+    runs: list[PutRun] = field(default_factory=list)
+    seen: list[PutSeen] = field(default_factory=list)
+    carried: list[PutCarried] = field(default_factory=list)
+    days: list[PutDay] = field(default_factory=list)
     damaged: dict[str, int] = field(default_factory=dict)
 
 

@@ -29,6 +29,7 @@ from cryptography.hazmat.primitives.hpke import (
 
 from meshnode.core.errors import RemoteError
 from meshnode.core.limits import PAYLOAD_SIZE_MAX
+from meshnode.core.words import say
 
 _MLKEM_PUBLIC_SIZE: Final = 1184
 SEALING_PUBLIC_SIZE: Final = _MLKEM_PUBLIC_SIZE + 32
@@ -52,14 +53,15 @@ class SealingPublicKey:
     def __init__(self, raw: bytes) -> None:
         """Raises RemoteError if `raw` is no key."""
         if len(raw) != SEALING_PUBLIC_SIZE:
-            raise RemoteError("sealing key", f"has {len(raw)} bytes, not {SEALING_PUBLIC_SIZE}")
+            wrong = say("has {size_bytes} bytes, not {least}", size_bytes=len(raw), least=SEALING_PUBLIC_SIZE)
+            raise RemoteError(say("sealing key"), wrong)
         try:
             self._key = MLKEM768X25519PublicKey(
                 MLKEM768PublicKey.from_public_bytes(raw[:_MLKEM_PUBLIC_SIZE]),
                 X25519PublicKey.from_public_bytes(raw[_MLKEM_PUBLIC_SIZE:]),
             )
         except ValueError:
-            raise RemoteError("sealing key", "is not an X-Wing key") from None
+            raise RemoteError(say("sealing key"), "is not an X-Wing key") from None
         self.raw = raw
         self.key_id = hashlib.sha256(raw).digest()[:SEALING_KEY_ID_SIZE]
 

@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
+from meshnode.core.book import Book
 from meshnode.core.contact import Contact
 from meshnode.core.custody import Custody
 from meshnode.core.dialing import Dialing
@@ -18,6 +19,7 @@ from meshnode.core.errors import MeshnodeError, RemoteError
 from meshnode.core.fetching import Fetching
 from meshnode.core.fleet import FleetDocument
 from meshnode.core.frames import Frame
+from meshnode.core.history import History
 from meshnode.core.holders import Holders
 from meshnode.core.identity import (
     Certificate,
@@ -34,7 +36,7 @@ from meshnode.core.limits import PAYLOAD_SIZE_MAX
 from meshnode.core.ports import Effect, Instant, Log, Token, Write
 from meshnode.core.receipt import Receipt
 from meshnode.core.routing import Order, Worth, gain
-from meshnode.core.rows import DropBundles, Entry, PutBundle, Row, Snapshot
+from meshnode.core.rows import NOBODY, DropBundles, Entry, PutBundle, Row, Snapshot
 from meshnode.core.sealing import SealingPublicKey
 from meshnode.core.submitting import SealerFor, office_sealer
 
@@ -83,7 +85,9 @@ class Settings:
     which others seal to this device; without one it is not introduced, and nobody can write to it.
 
     `stand_ins`: payloads are declared by their headers and do not exist, so nothing is verified. For planning with the
-    real node over gigabytes; no daemon sets it."""
+    real node over gigabytes; no daemon sets it.
+
+    `day_offset_s`: by how much the time of day here is ahead of UTC, so that a day of the book is a day of people."""
 
     epoch: bytes
     port: int
@@ -93,16 +97,18 @@ class Settings:
     sealer_for: SealerFor = office_sealer
     stand_ins: bool = False
     worth: Worth = gain
+    day_offset_s: int = 0
 
 
 @dataclass(slots=True)
 class Landing:
-    """A bundle of a contact on its way to the disk."""
+    """A bundle of a contact on its way to the disk. `bringer`: the peer, or NOBODY."""
 
     contact: int
     journal: Journal
     number: int
     entry: Entry
+    bringer: DeviceId = NOBODY
 
 
 @dataclass(slots=True)
@@ -130,7 +136,8 @@ class State:
         self.damaged = Counter(snapshot.damaged)
         self.certificates = self._read_certificates(snapshot)
         self.ledger = Ledger.restore(identity.device, frozenset(self.endpoints), snapshot, settings.epoch)
-        self.custody = Custody(self.ledger, snapshot)
+        self.history = self._make_history(snapshot)
+        self.custody = Custody(self.ledger, snapshot, self.history)
         self.dialing = Dialing(identity.device)
         at_office = is_there(identity.certificate) or identity.office is not None
         self.encounters = Encounters(snapshot.encounters, now.s, at_office=at_office)
@@ -153,6 +160,10 @@ class State:
         self.rotten: set[tuple[JournalId, int]] = set(self._torn_out(snapshot))
         #: Another process has written with this device's key while this one was running.
         self.has_twin = False
+        #: Version of a fleet document that takes revocations back, and so is not followed; 0: none was offered.
+        self.forgiving_version = 0
+        #: Contacts that were ended since their peer broke the protocol.
+        self.faults = 0
         self.started = now
         self.uplink = identity.office is not None
         self.now = now
@@ -180,6 +191,16 @@ class State:
                 record.entries.clear()
         return certificates
 
+    def _make_history(self, snapshot: Snapshot) -> History:
+        """An office and a gateway, where many come by, keep a book of what passes."""
+        keeps_book = is_there(self.identity.certificate) or self.identity.office is not None
+        book = Book(snapshot, self.settings.day_offset_s) if keeps_book else None
+        return History(self.identity.device, snapshot, book, self.is_office)
+
+    def is_office(self, destination: bytes) -> bool:
+        """Whether what goes there is for the office."""
+        return self.document.endpoint(EndpointId(destination)) is not None
+
     def _torn_out(self, snapshot: Snapshot) -> Iterator[tuple[JournalId, int]]:
         """Parts of this device's messages that the store has lost."""
         there: dict[JournalId, Ranges] = {}
@@ -194,6 +215,7 @@ class State:
     def begin(self, now: Instant) -> None:
         """A new event."""
         self.now = now
+        self.history.wall_ms, self.history.now_s = now.wall_ms, now.s
         self.effects = []
 
     def say(self, contact: Contact, frame: Frame) -> None:
@@ -220,9 +242,9 @@ class State:
         self.unwritten_bytes -= pending.payload_bytes
         return pending
 
-    def log(self, text: str) -> None:
-        """A line for the operator."""
-        self.effects.append(Log(text))
+    def log(self, text: str, **fields: str) -> None:
+        """A line for the operator; `fields` as `Log` has them."""
+        self.effects.append(Log(text, fields))
 
     @property
     def connected(self) -> set[DeviceId]:

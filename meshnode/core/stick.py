@@ -23,6 +23,7 @@ from meshnode.core.bundle import read_header
 from meshnode.core.errors import RemoteError
 from meshnode.core.identity import ID_SIZE, SIGNATURE_SIZE, FleetId, JournalId
 from meshnode.core.limits import FRAME_SIZE_MAX, HEADER_SIZE_MAX
+from meshnode.core.words import say
 
 VERSION: Final = 1
 LENGTH_SIZE: Final = 4
@@ -45,9 +46,9 @@ def write_head(fleet: FleetId) -> bytes:
 def read_head(data: bytes) -> FleetId:
     """Whose a file is that begins so. Raises RemoteError."""
     if len(data) < HEAD_SIZE or not data.startswith(_MAGIC):
-        raise RemoteError("it", "is no file of meshnode")
+        raise RemoteError(say("it"), "is no file of meshnode")
     if data[len(_MAGIC)] != VERSION:
-        raise RemoteError("it", "was written by a newer meshnode")
+        raise RemoteError(say("it"), "was written by a newer meshnode")
     return FleetId(data[HEAD_SIZE - ID_SIZE : HEAD_SIZE])
 
 

@@ -15,6 +15,8 @@ from dataclasses import dataclass
 from typing import Final
 from urllib.parse import urlsplit
 
+from meshnode.core.words import Clause, Said, say
+
 
 class Failure(enum.StrEnum):
     """How a dial failed, as far as it matters what to do next."""
@@ -54,7 +56,7 @@ class Problem:
     """`code` is for programs, one of `CODES`; `text` says to people what is so and what to do."""
 
     code: str
-    text: str
+    text: Said
 
 
 #: The problem that an officer can do something about on the spot.
@@ -86,19 +88,32 @@ _CLEAR: Final = frozenset(
 )
 
 _TEXTS: Final = {
-    SIGN_IN: "This network wants a sign-in before it lets anything through: open a web page in the browser and sign"
-    " in.",
-    "no-network": "This device is in no network that leads to the office: switch on Wi-Fi or mobile data.",
-    "no-internet": "This network has no internet now, or the office is cut off from it: nothing to do here, colleagues"
-    " carry the messages.",
-    "office-down": "The internet works, but the office does not answer at {host}: tell the office.",
-    "proxy": "The proxy of this network does not let us through to the office ({said}): ask whoever runs the network.",
-    "other-fleet": "What answers at {host} belongs to another fleet: have the office's address checked by the"
-    " authority.",
-    "refused": "The office at {host} breaks the connection off ({said}): ask the office whether it admits this device.",
-    "interface": "Only networks are there that `uplink.interfaces` in config.toml does not allow for the office.",
-    "metered-budget": "The day's bytes for metered networks are used up: Wi-Fi still works, and the budget comes back"
-    " by itself.",
+    SIGN_IN: say(
+        "This network wants a sign-in before it lets anything through: open a web page in the browser and sign in."
+    ),
+    "no-network": say(
+        "This device is in no network that leads to the office: switch on Wi-Fi or mobile data."
+    ),
+    "no-internet": say(
+        "This network has no internet now, or the office is cut off from it: nothing to do here, colleagues carry the"
+        " messages."
+    ),
+    "office-down": say("The internet works, but the office does not answer at {host}: tell the office."),
+    "proxy": say(
+        "The proxy of this network does not let us through to the office ({said}): ask whoever runs the network."
+    ),
+    "other-fleet": say(
+        "What answers at {host} belongs to another fleet: have the office's address checked by the authority."
+    ),
+    "refused": say(
+        "The office at {host} breaks the connection off ({said}): ask the office whether it admits this device."
+    ),
+    "interface": say(
+        "Only networks are there that `uplink.interfaces` in config.toml does not allow for the office."
+    ),
+    "metered-budget": say(
+        "The day's bytes for metered networks are used up: Wi-Fi still works, and the budget comes back by itself."
+    ),
 }
 
 _CODES_OF: Final = {
@@ -134,11 +149,13 @@ def is_sign_in(web: Web, host: str) -> bool:
         return True
 
 
-def classify(failure: Failure, said: str, host: str, *, connected: bool, web: Web | None = None) -> Problem:
+def classify(
+    failure: Failure, said: object, host: str, *, connected: bool, web: Web | None = None
+) -> Problem:
     """Why the office at `host` was not reached.
 
-    `said` is the failure as a sentence or part of one; `connected` says whether this device has an address in any
-    network; `web` is what answered on the web port if that was asked.
+    `said` is the failure as a sentence or part of one, or its error; `connected` says whether this device has an
+    address in any network; `web` is what answered on the web port if that was asked.
     """
     code = _CODES_OF[failure]
     if not connected:
@@ -148,7 +165,7 @@ def classify(failure: Failure, said: str, host: str, *, connected: bool, web: We
             code = SIGN_IN
         elif failure is Failure.SILENT:
             code = "office-down"
-    return Problem(code, _TEXTS[code].format(host=host, said=said.rstrip(".")))
+    return Problem(code, _TEXTS[code].about(host=host, said=Clause(said)))
 
 
 def most_telling(problems: Iterable[Problem]) -> Problem | None:

@@ -12,17 +12,23 @@ from meshnode.core.bundle import Bundle, journal_id
 from meshnode.core.identity import Certificate, DeviceId, JournalId
 from meshnode.core.rows import (
     DropBundles,
+    DropDay,
+    DropRuns,
     Entry,
     JournalRecord,
     PutAddress,
     PutBundle,
+    PutCarried,
     PutCertificate,
     PutClock,
     PutCustody,
+    PutDay,
     PutEncounter,
     PutMessage,
     PutOpening,
     PutReceipt,
+    PutRun,
+    PutSeen,
     Row,
     Snapshot,
     StoredBundle,
@@ -44,6 +50,10 @@ class MemoryStore:
         self._custody: dict[tuple[JournalId, DeviceId], PutCustody] = {}
         self._addresses: dict[str, PutAddress] = {}
         self._encounters: dict[DeviceId, PutEncounter] = {}
+        self._runs: dict[int, PutRun] = {}
+        self._seen: dict[DeviceId, PutSeen] = {}
+        self._carried: dict[tuple[int, DeviceId, DeviceId], PutCarried] = {}
+        self._days: dict[int, PutDay] = {}
 
     def load(self) -> Snapshot:
         """Everything but payloads."""
@@ -57,6 +67,10 @@ class MemoryStore:
             custody=[row for _, row in sorted(self._custody.items())],
             addresses=[row for _, row in sorted(self._addresses.items())],
             encounters=[row for _, row in sorted(self._encounters.items())],
+            runs=[row for _, row in sorted(self._runs.items())],
+            seen=[row for _, row in sorted(self._seen.items())],
+            carried=[row for _, row in sorted(self._carried.items())],
+            days=[row for _, row in sorted(self._days.items())],
         )
 
     def read(self, journal: JournalId, number: int) -> StoredBundle | None:
@@ -96,6 +110,10 @@ class MemoryStore:
         other._custody = dict(self._custody)
         other._addresses = dict(self._addresses)
         other._encounters = dict(self._encounters)
+        other._runs = dict(self._runs)
+        other._seen = dict(self._seen)
+        other._carried = dict(self._carried)
+        other._days = dict(self._days)
         return other
 
     def close(self) -> None:
@@ -134,6 +152,26 @@ class MemoryStore:
                 self._encounters[row.peer] = row
             case PutClock():
                 pass  # every commit does
+            case _:
+                self._remember(row)
+
+    def _remember(self, row: PutRun | DropRuns | PutSeen | PutCarried | PutDay | DropDay) -> None:
+        match row:
+            case PutRun():
+                self._runs[row.number] = row
+            case DropRuns(numbers):
+                for number in numbers:
+                    self._runs.pop(number, None)
+            case PutSeen():
+                self._seen[row.device] = row
+            case PutCarried():
+                self._carried[row.day, row.carrier, row.source] = row
+            case PutDay():
+                self._days[row.day] = row
+            case DropDay(day):
+                self._days.pop(day, None)
+                for place in [place for place in self._carried if place[0] == day]:
+                    del self._carried[place]
 
     def _drop_bundles(self, row: DropBundles) -> None:
         record = self._journals.get(row.journal)

@@ -17,6 +17,7 @@ import trio
 
 from meshnode.core.errors import MeshnodeError
 from meshnode.core.limits import HANDSHAKE_S, KIB
+from meshnode.core.words import Words, say
 
 #: All that a proxy may say before the tunnel begins.
 HEAD_SIZE_MAX: Final = 8 * KIB
@@ -55,11 +56,11 @@ def parse_proxy(url: str) -> Proxy:
         parts = urlsplit(url if "://" in url else f"http://{url}")
         host, port = parts.hostname, parts.port or _DEFAULT_PORT
     except ValueError:
-        raise ProxyTrouble(proxy="of this system", problem="is not named by a URL") from None
+        raise ProxyTrouble(proxy=say("of this system"), problem="is not named by a URL") from None
     if not host:
-        raise ProxyTrouble(proxy="of this system", problem="is not named by a URL with a host")
+        raise ProxyTrouble(proxy=say("of this system"), problem="is not named by a URL with a host")
     if parts.scheme != "http":
-        problem = f"is of the kind {parts.scheme}://, only http:// is supported"
+        problem = say("is of the kind {scheme}://, only http:// is supported", scheme=parts.scheme)
         raise ProxyTrouble(proxy=_authority(host, port), problem=problem)
     if parts.username is None:
         return Proxy(host, port)
@@ -123,12 +124,14 @@ async def _status(stream: trio.abc.Stream, connection: h11.Connection, proxy: Pr
         connection.receive_data(bytes(data))
 
 
-def _refusal(status: int) -> str:
+def _refusal(status: int) -> Words:
     if status == 407:
-        return "asks for a name and a password (407): put them into the proxy's URL, http://NAME:PASSWORD@HOST:PORT"
+        return say(
+            "asks for a name and a password (407): put them into the proxy's URL, http://NAME:PASSWORD@HOST:PORT"
+        )
     if status in (502, 503, 504):
-        return f"does not reach the office itself ({status})"
-    return f"refuses to connect with the office ({status})"
+        return say("does not reach the office itself ({status})", status=status)
+    return say("refuses to connect with the office ({status})", status=status)
 
 
 def _authority(host: str, port: int) -> str:

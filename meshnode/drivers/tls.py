@@ -26,6 +26,7 @@ from meshnode.core.frames import ALPN
 from meshnode.core.identity import Certificate, PublicKey, read_certificate
 from meshnode.core.limits import HANDSHAKE_S, KIB
 from meshnode.core.uplink import Failure
+from meshnode.core.words import Clause, Said, say
 
 S = TypeVar("S", bound=trio.abc.Stream)
 
@@ -39,7 +40,7 @@ _FAILURES: Final = (trio.BrokenResourceError, trio.ClosedResourceError, ssl.SSLE
 class NoContact(MeshnodeError):
     """{problem}."""
 
-    def __init__(self, problem: str, failure: Failure = Failure.BROKE) -> None:
+    def __init__(self, problem: Said, failure: Failure = Failure.BROKE) -> None:
         super().__init__(problem=problem)
         self.failure = failure
 
@@ -216,7 +217,7 @@ class Tls:
         try:
             await stream.do_handshake()
             if stream.selected_alpn_protocol() != ALPN:
-                raise NoContact(f"it does not speak {ALPN}", Failure.NOT_TLS)
+                raise NoContact(say("it does not speak {protocol}", protocol=ALPN), Failure.NOT_TLS)
             der = stream.peer_certificate()
             if der is None:
                 raise NoContact("it showed no certificate")
@@ -226,7 +227,7 @@ class Tls:
             raise NoContact(_plain(error), _failure_of_handshake(error)) from None
         except RemoteError as error:
             await trio.aclose_forcefully(stream)
-            raise NoContact(str(error), Failure.OTHER_FLEET) from None
+            raise NoContact(Clause(error), Failure.OTHER_FLEET) from None
         except BaseException:
             await trio.aclose_forcefully(stream)
             raise

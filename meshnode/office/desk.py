@@ -16,19 +16,21 @@ is kept with the journal, so that it is known after a restart too, when that bun
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
 from functools import partial
 from typing import Final, Protocol, TypeVar
 
 import trio
 
 from meshnode.core.bundle import Previous, read_header
-from meshnode.core.errors import RemoteError, StoreTrouble
+from meshnode.core.errors import LocalError, RemoteError, StoreTrouble
 from meshnode.core.identity import Certificate, DeviceId, JournalId
 from meshnode.core.intervals import NONE, Pair, Ranges
 from meshnode.core.ledger import Journal
 from meshnode.core.sealing import SealingKey
 from meshnode.core.state import State
 from meshnode.core.submitting import message_key
+from meshnode.core.words import Said, Words, say
 from meshnode.office.opening import Message, NotWhole, Read, open_message
 from meshnode.office.reassembly import gaps, inconsistent, restored_devices, whole_messages
 from meshnode.office.sinks import Never, NotNow, Sink
@@ -38,8 +40,40 @@ BATCH: Final = 64
 REST_FIRST_S: Final = 1.0
 REST_MAX_S: Final = 300.0
 REVOKED: Final = "the source device was revoked"
+#: Why a message is put aside: its source may not write here; the sink refuses it; what was signed is no message; or its
+#: numbers contradict those of another one.
+UNWELCOME, REFUSED, UNREADABLE, CONTRADICTS = "unwelcome", "refused", "unreadable", "contradicts"
+#: So long is waited for what becomes of a message that is tried again.
+RETRY_S: Final = 10.0
+#: What may have become of it.
+DELIVERED, QUARANTINED, WAITING = "delivered", "quarantined", "waiting"
 
 T = TypeVar("T")
+
+
+class NotQuarantined(LocalError):
+    """No message {key} is kept apart here, so there is nothing to try again."""
+
+
+@dataclass(frozen=True, slots=True)
+class SetAside:
+    """Bundles `first` to `last` of a journal that are kept and never handed on, why, and when that was decided by the
+    wall clock of this process. `code`: UNWELCOME or another of these."""
+
+    journal: JournalId
+    first: int
+    last: int
+    reason: Never | Words
+    code: str
+    at_ms: int
+
+
+@dataclass(slots=True)
+class _Retry:
+    """Somebody waits for what becomes of a message."""
+
+    done: trio.Event
+    taken: bool = False
 
 
 class RunSync(Protocol):
@@ -56,7 +90,7 @@ class Desk:
     `state` is read only, and only in trio's thread; `read` and `sink` are called in worker threads. In trio's thread,
     between events of the brain, and also while `run` is being cancelled, are called: `on_taken` with numbers of whole
     messages that the sink has durably; `on_rotten` with a bundle that the store should have and does not give back as
-    it came, so that it is fetched again; `log` with a line that names no content.
+    it came, so that it is fetched again; `log` with a line that names no content, and its fields by name.
     """
 
     def __init__(
@@ -67,9 +101,9 @@ class Desk:
         sink: Sink,
         read: Read,
         on_taken: Callable[[JournalId, Ranges], None],
-        log: Callable[[str], None],
+        log: Callable[..., None],
         *,
-        refuses: Callable[[Certificate], str | None] = lambda source: None,
+        refuses: Callable[[Certificate], Said | None] = lambda source: None,
         on_rotten: Callable[[JournalId, int], None] | None = None,
         run_sync: RunSync = trio.to_thread.run_sync,
     ) -> None:
@@ -84,15 +118,16 @@ class Desk:
         self._log = log
         self._run_sync = run_sync
         #: What keeps the sink from taking messages; None if nothing does.
-        self.problem: str | None = None
-        self._restored: dict[tuple[DeviceId, JournalId], str] = {}
+        self.problem: NotNow | None = None
+        self._restored: dict[tuple[DeviceId, JournalId], Words] = {}
         self._queue: dict[JournalId, None] = {}
         self._woken = trio.Event()
         self._rest_s = REST_FIRST_S
         self._put_off: set[tuple[JournalId, int]] = set()
         #: Done with, until the ledger knows the receipt.
         self._taken: dict[JournalId, Ranges] = {}
-        self._refused: dict[JournalId, dict[Pair, str]] = {}
+        self._refused: dict[JournalId, dict[Pair, SetAside]] = {}
+        self._retried: dict[tuple[JournalId, int], _Retry] = {}
         self._inconsistent: dict[JournalId, Ranges] = {}
         self._previous: dict[JournalId, tuple[DeviceId, Previous | None]] = {}
 
@@ -104,18 +139,50 @@ class Desk:
         self._woken.set()
 
     @property
-    def quarantined(self) -> dict[str, str]:
+    def quarantined(self) -> dict[str, Never | Words]:
         """What is kept and never handed on, and why: messages by their key; numbers that contradict each other by
         `<journal id in hex>:<ranges>`. A start of the daemon tries each once more."""
-        found: dict[str, str] = {}
+        found = {message_key(it.journal, it.first): it.reason for it in self.refused()}
+        for journal_id, ranges in self._inconsistent.items():
+            found[f"{journal_id.hex()}:{ranges}"] = say("its bundles contradict each other")
+        return found
+
+    def refused(self) -> list[SetAside]:
+        """Messages that are kept and not handed on, each with the reason."""
+        found: list[SetAside] = []
         for journal_id, refused in self._refused.items():
             done = self._state.ledger.journals[journal_id].receipted  # by another node of this office
-            for (first, _), reason in refused.items():
-                if first not in done:
-                    found[message_key(journal_id, first)] = reason
-        for journal_id, ranges in self._inconsistent.items():
-            found[f"{journal_id.hex()}:{ranges}"] = "its bundles contradict each other"
+            found.extend(it for (first, _), it in refused.items() if first not in done)
         return found
+
+    def contradictions(self) -> list[SetAside]:
+        """Numbers that contradict each other, so that nobody can tell which message they are."""
+        reason = say("its bundles contradict each other")
+        return [
+            SetAside(journal_id, first, last, reason, CONTRADICTS, self._state.now.wall_ms)
+            for journal_id, ranges in self._inconsistent.items()
+            for first, last in ranges.pairs
+        ]
+
+    async def retry(self, key: str) -> str:
+        """Hand a message that was put aside to the sink again, before all others; what became of it: DELIVERED,
+        QUARANTINED, or WAITING if that is not known within RETRY_S. Raises NotQuarantined."""
+        found = next((it for it in self.refused() if message_key(it.journal, it.first) == key), None)
+        if found is None:
+            raise NotQuarantined(key=key)
+        del self._refused[found.journal][found.first, found.last]
+        place = found.journal, found.first
+        retry = self._retried[place] = _Retry(trio.Event())
+        self._queue = {found.journal: None, **self._queue}
+        self._woken.set()
+        with trio.move_on_after(RETRY_S):
+            await retry.done.wait()
+        if self._retried.get(place) is retry:
+            del self._retried[place]
+        if retry.taken:
+            return DELIVERED
+        is_back = (found.first, found.last) in self._refused.get(found.journal, {})
+        return QUARANTINED if is_back else WAITING
 
     def gaps(self) -> dict[JournalId, Ranges]:
         """Of each journal for this office: what is known to exist and has not come yet."""
@@ -165,12 +232,12 @@ class Desk:
             for span in whole_messages(journal, self._done(journal)):
                 if (journal_id, span[0]) in self._put_off:
                     continue
-                if await self._hand_on(journal, span):
+                if await self._try(journal, span):
                     taken.append(span)
                 if len(taken) >= BATCH:
                     self._tell(journal_id, taken)
         except NotNow as problem:
-            self._set_problem(str(problem))
+            self._set_problem(problem)
             return False
         finally:
             self._tell(journal_id, taken)
@@ -190,6 +257,17 @@ class Desk:
             self._taken[journal_id] = self._taken.get(journal_id, NONE) | ranges
             self._on_taken(journal_id, ranges)
 
+    async def _try(self, journal: Journal, span: Pair) -> bool:
+        """As `_hand_on`; whoever waits for that is told."""
+        taken = False
+        try:
+            taken = await self._hand_on(journal, span)
+        finally:
+            if retry := self._retried.pop((journal.id, span[0]), None):
+                retry.taken = taken
+                retry.done.set()
+        return taken
+
     async def _hand_on(self, journal: Journal, span: Pair) -> bool:
         """Whether the sink has taken this message. Raises NotNow."""
         first, last = span
@@ -199,16 +277,23 @@ class Desk:
         source = self._state.certificates[journal.source]
         held = REVOKED if journal.source in self._state.document.revoked else None
         message = Message(journal.id, first, last, source, held)
+        code = UNWELCOME
         try:
             if reason := self._refuses(source):
                 raise Never(reason)
+            code = REFUSED
             await self._run_sync(partial(open_message, message, self._read, self._keys, self._sink))
         except NotNow:
             self._put_off.add((journal.id, first))
             raise
         except Never as refusal:
-            self._refused.setdefault(journal.id, {})[span] = str(refusal)
-            self._log(f"message {message.key} of {source.name} is quarantined; the status says why")
+            if isinstance(refusal.__cause__, RemoteError):
+                code = UNREADABLE
+            at_ms = self._state.now.wall_ms
+            aside = SetAside(journal.id, first, last, refusal, code, at_ms)
+            self._refused.setdefault(journal.id, {})[span] = aside
+            said = f"message {message.key} of {source.name} is quarantined; the status says why"
+            self._log(said, key=message.key, peer=source.name)
             return False
         except NotWhole as gone:
             if self._on_rotten is not None and gone.number in journal.on_offer:
@@ -219,9 +304,10 @@ class Desk:
             self._set_problem(None)
         return True
 
-    def _set_problem(self, problem: str | None) -> None:
-        if problem != self.problem:
-            self.problem = problem
+    def _set_problem(self, problem: NotNow | None) -> None:
+        is_news = str(problem) != str(self.problem)
+        self.problem = problem
+        if is_news:
             self._log("messages are handed on again" if problem is None else f"messages wait here: {problem}")
 
     # --- what is odd --------------------------------------------------------------------------------------------
@@ -229,7 +315,8 @@ class Desk:
     def _note_inconsistent(self, journal: Journal) -> None:
         found = inconsistent(journal)
         if found != self._inconsistent.get(journal.id, NONE):
-            self._log(f"journal {journal.id.hex()} has bundles that contradict each other: {found}")
+            said = f"journal {journal.id.hex()} has bundles that contradict each other: {found}"
+            self._log(said, journal=journal.id.hex())
         if found:
             self._inconsistent[journal.id] = found
         else:
@@ -259,19 +346,26 @@ class Desk:
         ]
         for found in restored_devices(claims):
             certificate = self._state.certificates.get(source)
-            text = (
-                f"restored device: the store of {certificate.name if certificate else source.hex()} seems to be a"
-                f" copy of an older one, since more than one journal follows {found.predecessor.hex()}; what it wrote"
-                " after the copy was made may be missing. Ask its officer what was recorded that is not here, and"
-                " whether two machines use one home. Then enroll that device anew and revoke its old key, which ends"
-                " this alarm."
+            text = say(
+                "restored device: the store of {name} seems to be a copy of an older one, since more than one journal"
+                " follows {journal}; what it wrote after the copy was made may be missing. Ask its officer what was"
+                " recorded that is not here, and whether two machines use one home. Then enroll that device anew and"
+                " revoke its old key, which ends this alarm.",
+                name=certificate.name if certificate else source.hex(),
+                journal=found.predecessor.hex(),
             )
             if (source, predecessor) not in self._restored:
                 self._restored[source, predecessor] = text
-                self._log(text)
+                self._log(str(text))
 
     @property
-    def restored(self) -> list[str]:
+    def restored_devices(self) -> set[DeviceId]:
+        """The devices that `restored` has a sentence for."""
+        revoked = self._state.document.revoked
+        return {source for source, _ in self._restored if source not in revoked}
+
+    @property
+    def restored(self) -> list[Words]:
         """A sentence for each device that seems to have been restored from a copy, and is still a member."""
         revoked = self._state.document.revoked
         return [text for (source, _), text in self._restored.items() if source not in revoked]

@@ -22,6 +22,7 @@ from meshnode.core.message import Opener
 from meshnode.core.rows import Rotten, StoredBundle
 from meshnode.core.sealing import SealingKey
 from meshnode.core.submitting import message_key
+from meshnode.core.words import Clause
 from meshnode.office.sinks import Delivery, Envelope, Never, NotNow, Sink
 
 #: As `core.rows.Store.read`: blocks; None if the bundle is not there (any more). Raises StoreTrouble.
@@ -73,7 +74,7 @@ def open_message(message: Message, read: Read, keys: Mapping[bytes, SealingKey],
         )
         _hand_on(message, envelope, first, read, keys, sink)
     except RemoteError as problem:
-        raise Never(str(problem).rstrip(".")) from problem
+        raise Never(Clause(problem)) from problem
 
 
 def _numbers(message: Message) -> range:
@@ -92,7 +93,7 @@ def _read_part(message: Message, read: Read, number: int) -> tuple[Bundle, int]:
     except (RemoteError, Rotten) as problem:
         raise NotWhole(message.journal, number) from problem
     except StoreTrouble as problem:
-        raise NotNow(str(problem).rstrip(".")) from problem
+        raise NotNow(Clause(problem)) from problem
     header = bundle.header
     if (header.journal, header.number) != (message.journal, number):
         raise NotWhole(message.journal, number)

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Final
 
 from meshnode.core.errors import FileTrouble
+from meshnode.core.words import say
 
 _MINUTE: Final = 60.0
 _HOUR: Final = 60 * _MINUTE
@@ -156,7 +157,9 @@ def write_example(folder: Path, seed: int) -> list[str]:
     except FileExistsError as error:
         raise FileTrouble(path=error.filename, problem="is there already: nothing was changed") from None
     except OSError as error:
-        raise FileTrouble(path=folder, problem=f"cannot be written: {error.strerror}") from None
+        raise FileTrouble(
+            path=folder, problem=say("cannot be written: {problem}", problem=error.strerror)
+        ) from None
     return week.gateways
 
 

@@ -289,7 +289,7 @@ class Machine:
                 self.identity = replace(self.identity, document=document)
             case Arrived(journal):
                 self._on_arrived(self, journal)
-            case Log(text):
+            case Log(text=text):
                 self.engine.note(f"{self.name}: {text}")
             case _:
                 assert_never(effect)

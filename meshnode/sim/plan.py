@@ -25,6 +25,7 @@ from typing import Final, TypeVar
 from meshnode.core.errors import BadName, FileTrouble, LocalError
 from meshnode.core.identity import check_device_name
 from meshnode.core.limits import MESSAGE_SIZE_MAX
+from meshnode.core.words import Clause, say
 
 #: Of contacts whose row names none: what two phones in the open reach.
 RATE_BYTES_PER_S: Final = 1_000_000
@@ -175,13 +176,19 @@ def _read(
             if names is None:
                 names = _header(cells, needed, optional)
             elif len(cells) != len(names):
-                raise _Wrong(f"it has {len(cells)} cells, and the first line names {len(names)} columns")
+                raise _Wrong(
+                    say(
+                        "it has {cells} cells, and the first line names {columns} columns",
+                        cells=len(cells),
+                        columns=len(names),
+                    )
+                )
             else:
                 made.append(make(dict(zip(names, cells, strict=True))))
     except (_Wrong, csv.Error) as problem:
         raise BadPlan(path=path, line=lines.line_num, problem=problem) from None
     if not made:
-        what = f"no row follows the header, which is {','.join(needed)}"
+        what = say("no row follows the header, which is {header}", header=",".join(needed))
         raise BadPlan(path=path, line=max(1, lines.line_num), problem=what)
     return made
 
@@ -190,7 +197,9 @@ def _text(path: Path) -> str:
     try:
         data = path.read_bytes()
     except OSError as error:
-        raise FileTrouble(path=path, problem=f"cannot be read: {error.strerror}") from None
+        raise FileTrouble(
+            path=path, problem=say("cannot be read: {problem}", problem=error.strerror)
+        ) from None
     try:
         return data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
@@ -201,14 +210,20 @@ def _text(path: Path) -> str:
 def _header(cells: list[str], needed: tuple[str, ...], optional: tuple[str, ...]) -> list[str]:
     missing = [name for name in needed if name not in cells]
     if missing and len(cells) == 1 and ";" in cells[0]:
-        raise _Wrong("its columns are parted by semicolons: save it with commas between them")
+        raise _Wrong(say("its columns are parted by semicolons: save it with commas between them"))
     if missing:
-        raise _Wrong(f"the header must be {','.join(needed)}, and {', '.join(missing)} is missing")
+        raise _Wrong(
+            say(
+                "the header must be {header}, and {missing} is missing",
+                header=",".join(needed),
+                missing=", ".join(missing),
+            )
+        )
     for name in cells:
         if name not in needed + optional:
-            raise _Wrong(f"it names a column {_shown(name)} that means nothing here")
+            raise _Wrong(say("it names a column {name} that means nothing here", name=_shown(name)))
         if cells.count(name) > 1:
-            raise _Wrong(f"it names the column {name} twice")
+            raise _Wrong(say("it names the column {name} twice", name=name))
     return cells
 
 
@@ -217,11 +232,23 @@ def _contact(row: dict[str, str]) -> PlannedContact:
     left, right = _name(row, "node_a"), _name(row, "node_b")
     rate = _number(row, _RATE) if row.get(_RATE) else RATE_BYTES_PER_S
     if end_s < start_s:
-        raise _Wrong(f"it ends at {row['end_s']}, before it starts at {row['start_s']}")
+        raise _Wrong(
+            say(
+                "it ends at {end_s}, before it starts at {start_s}",
+                end_s=row["end_s"],
+                start_s=row["start_s"],
+            )
+        )
     if left == right:
-        raise _Wrong(f"{left} cannot meet itself")
+        raise _Wrong(say("{name} cannot meet itself", name=left))
     if rate <= 0:
-        raise _Wrong(f"{_RATE} is {row[_RATE]}, and a contact carries something: leave out rows that do not")
+        raise _Wrong(
+            say(
+                "{column} is {value}, and a contact carries something: leave out rows that do not",
+                column=_RATE,
+                value=row[_RATE],
+            )
+        )
     return PlannedContact(start_s, end_s, left, right, rate)
 
 
@@ -229,9 +256,22 @@ def _message(row: dict[str, str]) -> PlannedMessage:
     try:
         size_bytes = int(row["size_bytes"])
     except ValueError:
-        raise _Wrong(f"size_bytes is {_shown(row['size_bytes'])}, not a whole number") from None
+        raise _Wrong(
+            say(
+                "{column} is {value}, not a whole number",
+                column="size_bytes",
+                value=_shown(row["size_bytes"]),
+            )
+        ) from None
     if not 1 <= size_bytes <= MESSAGE_SIZE_MAX:
-        raise _Wrong(f"size_bytes is {row['size_bytes']}, and a message has 1 to {MESSAGE_SIZE_MAX} bytes")
+        raise _Wrong(
+            say(
+                "{column} is {value}, and a message has 1 to {most} bytes",
+                column="size_bytes",
+                value=row["size_bytes"],
+                most=MESSAGE_SIZE_MAX,
+            )
+        )
     return PlannedMessage(_seconds(row, "t_s"), _name(row, "source"), size_bytes)
 
 
@@ -241,14 +281,14 @@ def _number(row: dict[str, str], column: str) -> float:
     except ValueError:
         value = math.nan
     if not math.isfinite(value):
-        raise _Wrong(f"{column} is {_shown(row[column])}, not a number")
+        raise _Wrong(say("{column} is {value}, not a number", column=column, value=_shown(row[column])))
     return value
 
 
 def _seconds(row: dict[str, str], column: str) -> float:
     value = _number(row, column)
     if value < 0:
-        raise _Wrong(f"{column} is {row[column]}, and a plan starts at 0")
+        raise _Wrong(say("{column} is {value}, and a plan starts at 0", column=column, value=row[column]))
     return value
 
 
@@ -256,7 +296,7 @@ def _name(row: dict[str, str], column: str) -> str:
     try:
         return check_device_name(row[column])
     except BadName as problem:
-        raise _Wrong(f"{column}: {str(problem).rstrip('.')}") from None
+        raise _Wrong(say("{column}: {name}", column=column, name=Clause(problem))) from None
 
 
 def _shown(text: str) -> str:

@@ -10,6 +10,7 @@ import math
 from collections.abc import Callable, Sequence
 from typing import Final
 
+from meshnode.core.words import count, say
 from meshnode.sim.canvas import Canvas, Point
 from meshnode.sim.carrying import Carried
 
@@ -27,7 +28,12 @@ _FAINT: Final = "#e4e8ec"
 _BLUE: Final = "#0b5394"
 #: Points of a curve at most.
 _STEPS: Final = 600
-_UNITS: Final = (("days", 86400.0), ("hours", 3600.0), ("minutes", 60.0), ("seconds", 1.0))
+_UNITS: Final = (
+    (say("days"), 86400.0),
+    (say("hours"), 3600.0),
+    (say("minutes"), 60.0),
+    (say("seconds"), 1.0),
+)
 
 
 def draw(run: Carried, make: Callable[[float, float], Canvas]) -> bytes:
@@ -55,13 +61,19 @@ def _curves(run: Carried, canvas: Canvas) -> None:
     top = _TOP
     bottom = top + _CURVES
     share = len(delivered) / len(run.fates)
-    canvas.text(_LEFT, top - 30, f"{len(delivered)} of {len(run.fates)} messages delivered", size=16)
-    canvas.text(_LEFT + 1, top - 10, "recorded", fill=_GREY)
-    canvas.text(_LEFT + 65, top - 10, f"delivered ({share:.1%})", fill=_BLUE)
+    head = count(
+        "{delivered} of {n} message delivered",
+        "{delivered} of {n} messages delivered",
+        len(run.fates),
+        delivered=len(delivered),
+    )
+    canvas.text(_LEFT, top - 30, str(head), size=16)
+    canvas.text(_LEFT + 1, top - 10, str(say("recorded")), fill=_GREY)
+    canvas.text(_LEFT + 65, top - 10, str(say("delivered ({share})", share=f"{share:.1%}")), fill=_BLUE)
 
-    def place(at_s: float, count: float) -> Point:
+    def place(at_s: float, height: float) -> Point:
         x = _LEFT + (_WIDTH - _LEFT - _RIGHT) * at_s / end_s
-        return x, bottom - _CURVES * count / len(run.fates)
+        return x, bottom - _CURVES * height / len(run.fates)
 
     unit, unit_s = next((u for u in _UNITS if end_s >= 3 * u[1]), _UNITS[-1])
     step = _step(end_s / unit_s)
@@ -69,23 +81,23 @@ def _curves(run: Carried, canvas: Canvas) -> None:
         x, _ = place(at * step * unit_s, 0)
         canvas.line([(x, top), (x, bottom)], _FAINT)
         canvas.text(x, bottom + 16, f"{at * step:g}", anchor="middle")
-    canvas.text(_WIDTH - _RIGHT, bottom + 32, unit, anchor="end")
+    canvas.text(_WIDTH - _RIGHT, bottom + 32, str(unit), anchor="end")
     step = _step(len(run.fates))
     for at in range(int(len(run.fates) / step) + 1):
         _, y = place(0, at * step)
         canvas.line([(_LEFT, y), (_WIDTH - _RIGHT, y)], _FAINT)
         canvas.text(_LEFT - 8, y + 4, f"{at * step:g}", anchor="end")
-    canvas.line([place(at_s, count) for at_s, count in _stairs(recorded, end_s)], _GREY, 1.5)
-    canvas.line([place(at_s, count) for at_s, count in _stairs(delivered, end_s)], _BLUE, 2.0)
+    canvas.line([place(*at) for at in _stairs(recorded, end_s)], _GREY, 1.5)
+    canvas.line([place(*at) for at in _stairs(delivered, end_s)], _BLUE, 2.0)
 
 
 def _stairs(moments: Sequence[float], end_s: float) -> list[Point]:
     """How many of these ascending moments have passed, over time."""
     points: list[Point] = [(0.0, 0.0)]
     every = max(1, len(moments) // _STEPS)
-    for count, at_s in enumerate(moments, 1):
-        if count % every == 0 or count == len(moments):
-            points += [(at_s, points[-1][1]), (at_s, float(count))]
+    for passed, at_s in enumerate(moments, 1):
+        if passed % every == 0 or passed == len(moments):
+            points += [(at_s, points[-1][1]), (at_s, float(passed))]
     return [*points, (end_s, points[-1][1])]
 
 
@@ -102,15 +114,13 @@ def _map(
     run: Carried, canvas: Canvas, sources: Sequence[str], carriers: Sequence[str], cell: float, top: float
 ) -> None:
     if not run.moved:
-        canvas.text(_LEFT, top, "Nobody carried anything for anybody.", size=14)
+        canvas.text(_LEFT, top, str(say("Nobody carried anything for anybody.")), size=14)
         return
     most = max(load.bytes for load in run.moved.values())
-    canvas.text(
-        _LEFT,
-        top,
-        f"Who carried for whom: a row a source, a column a carrier, up to {most / 1e6:.1f} MB",
-        size=14,
+    head = say(
+        "Who carried for whom: a row a source, a column a carrier, up to {most} MB", most=f"{most / 1e6:.1f}"
     )
+    canvas.text(_LEFT, top, str(head), size=14)
     top += _LABELS
     size = min(11.0, cell - 1)
     for at, carrier in enumerate(carriers):

@@ -27,6 +27,7 @@ from meshnode.core.identity import (
 from meshnode.core.limits import LIFETIME_S
 from meshnode.core.sealing import SEAL_OVERHEAD, SEALING_KEY_ID_SIZE, SealingKey
 from meshnode.core.state import Identity, OfficeKeys
+from meshnode.core.words import Said
 
 
 class StandInSeal:
@@ -74,7 +75,7 @@ class RememberingKey(PublicKey):
         super().__init__(raw)
         self._verified: set[tuple[bytes, bytes]] = set()
 
-    def verify(self, signature: bytes, data: bytes, what: str) -> None:
+    def verify(self, signature: bytes, data: bytes, what: Said) -> None:
         """As `PublicKey.verify`."""
         if (signature, data) not in self._verified:
             super().verify(signature, data, what)

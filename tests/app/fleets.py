@@ -57,9 +57,12 @@ def command(home: Path) -> list[str]:
     return [sys.executable, "-m", "meshnode", "--home", str(home)]
 
 
+_LEADING = ("MESHNODE_", "LANG", "LC_")
+
+
 def environment() -> dict[str, str]:
-    """This process's environment without what would lead a node elsewhere."""
-    return {name: value for name, value in os.environ.items() if not name.startswith("MESHNODE_")}
+    """This process's environment without what would lead a node elsewhere, or have it speak another language."""
+    return {name: value for name, value in os.environ.items() if not name.startswith(_LEADING)}
 
 
 #: The command for a user who may not read where this Python is: all is loaded, and then the rights are given up.
@@ -102,7 +105,9 @@ def call(home: Path, *arguments: object) -> subprocess.CompletedProcess[str]:
     words = [
         os.fsdecode(argument) if isinstance(argument, bytes) else str(argument) for argument in arguments
     ]
-    result = CliRunner().invoke(main, ["--home", str(home), *words], prog_name="meshnode")
+    result = CliRunner(env={"LANGUAGE": "en"}).invoke(
+        main, ["--home", str(home), *words], prog_name="meshnode"
+    )
     if result.exception is not None and not isinstance(result.exception, SystemExit):
         raise result.exception
     return subprocess.CompletedProcess(words, result.exit_code, result.stdout, result.stderr)
@@ -182,6 +187,9 @@ class Node:
         self.host = "127.0.0.1"
         self.port = free_port()
         self.namespace: str | None = None
+        #: Of `meshnode run`, and what its daemon finds in its environment besides.
+        self.options: list[str] = []
+        self.variables: dict[str, str] = {}
         self.log_path = home.parent / f"{name}.log"
         self.process: subprocess.Popen[bytes] | None = None
         self._old_door = b""
@@ -226,11 +234,11 @@ class Node:
         prefix = [] if self.namespace is None else ["ip", "netns", "exec", self.namespace]
         with self.log_path.open("ab") as log:
             self.process = subprocess.Popen(
-                [*prefix, *command(self.home), "run"],
+                [*prefix, *command(self.home), "run", *self.options],
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,
                 stderr=log,
-                env=environment(),
+                env=environment() | self.variables,
             )
 
     def stop(self, number: int = signal.SIGTERM) -> None:

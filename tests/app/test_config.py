@@ -48,8 +48,9 @@ def test_the_default_text_says_the_defaults() -> None:
     # also when every key in it is uncommented; the floor then no longer depends on the disk
     spoken = re.sub(r"^#(?=[a-z_]+ = )", "", default_text(), flags=re.MULTILINE)
     spoken, http, files = spoken.partition("[office.http]\n")
-    assert spoken.count(" = ") == 10
+    assert spoken.count(" = ") == 17
     assert parse_config(spoken, PATH) == Config(
+        language="id",  # by default that of the locale
         store=StoreConfig(FOREIGN_QUOTA_BYTES, FLOOR_BYTES),
         uplink=UplinkConfig(metered_bytes_a_day=100 * MIB),  # by default there is no limit
     )
@@ -67,7 +68,7 @@ def test_the_default_text_says_the_defaults() -> None:
 def test_every_key_is_taken(tmp_path: Path) -> None:
     path = tmp_path / "config.toml"
     path.write_text(
-        'listen = "[::]:0"\ncontrol = "[::1]:0"\ndiscovery = false\n'
+        'listen = "[::]:0"\ncontrol = "[::1]:0"\ndiscovery = false\nlanguage = "en"\n'
         'peers = ["10.0.0.7:7766", "gateway.example:1", "[fe80::1%wlan0]:65535", "10.0.0.7:7766"]\n'
         "[store]\nforeign_quota_bytes = 0\nfloor_bytes = 1_000\n"
         '[office]\nsink = "directory:/srv/records"\n'
@@ -77,6 +78,7 @@ def test_every_key_is_taken(tmp_path: Path) -> None:
         listen=Address("::", 0),
         control=Address("::1", 0),
         discovery=False,
+        language="en",
         peers=(Address("10.0.0.7", 7766), Address("gateway.example", 1), Address("fe80::1%wlan0", 65535)),
         store=StoreConfig(foreign_quota_bytes=0, floor_bytes=1000),
         office=OfficeConfig(sink="directory:/srv/records"),
@@ -104,7 +106,8 @@ def test_an_office_that_posts_to_a_server(tmp_path: Path) -> None:
     [
         (
             "colour = 1",
-            "`colour` is not a key; there are listen, control, discovery, peers, [store], [office], [uplink]",
+            "`colour` is not a key; there are listen, control, discovery, peers, language, log, [store], [office],"
+            " [uplink], [metrics], [outbox], [kinds]",
         ),
         ("[store]\nquota = 1", "`store.quota` is not a key; there are foreign_quota_bytes, floor_bytes"),
         ("[office]\nlisten = 1", "`office.listen` is not a key; there are sink, [office.http]"),
@@ -118,6 +121,8 @@ def test_an_office_that_posts_to_a_server(tmp_path: Path) -> None:
         ('control = "[::]:7767"', "not [::]:7767"),
         ('control = "localhost:7767"', "as 127.0.0.1 or [::1], not localhost:7767"),
         ("discovery = 1", "`discovery` must be true or false"),
+        ('language = "jv"', '`language` must be "id" or "en"'),
+        ("language = 1", '`language` must be "id" or "en"'),
         ('discovery = "true"', "`discovery` must be true or false"),
         ('peers = "10.0.0.7:7766"', "`peers` must be a list"),
         ('peers = ["10.0.0.7:0"]', '`peers` must be "HOST:PORT" or "[IPv6]:PORT" with a port from 1'),

@@ -286,7 +286,7 @@ def test_what_is_no_message_is_refused_and_leaves_nothing(ana: Node, body: bytes
     rows, on_disk = ana.get("messages"), bundles_on_disk(ana)
     status, answer = ana.request("POST", "/v1/messages", body)
     assert status == 422, answer
-    assert sorted(answer) == ["error", "exit_code"]
+    assert sorted(answer) == ["code", "error", "exit_code"]
     assert answer["exit_code"] == 1
     assert answer["error"].endswith(".")
     assert "\n" not in answer["error"]

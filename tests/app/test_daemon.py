@@ -99,7 +99,7 @@ def test_what_is_known_outlives_a_restart(fleet: Fleet) -> None:
     office, ana, budi = fleet.enroll("office", "office"), fleet.enroll("ana"), fleet.enroll("budi")
     ana.configure(peers=[budi.address])
     fleet.start(ana, budi)
-    first = ana.give({"photo": bytes(300_000)}, reference="Siti", kind="ktp-el")
+    first = ana.give({"photo": bytes(300_000)}, reference="Siti", kind="surat")
     fleet.until("it is carried", lambda: ana.states() == ["carried"])
     rows, carrying = ana.get("messages"), budi.get("status")["carrying"]
     ana.stop()

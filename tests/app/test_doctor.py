@@ -144,7 +144,7 @@ def test_for_people(fleet: Fleet) -> None:
     assert lines[0] == "ok  ana is an officer of the fleet Tasikmalaya."
     at = lines.index("!!  The node is not running, so nothing is carried or delivered.")
     assert lines[at + 1] == "    Start it with `meshnode run`, or its service."
-    assert lines[-1].endswith("of these need something to be done.")
+    assert lines[-1] == "1 of these needs something to be done."
     assert render([Finding("a", True, "Good.")]) == "ok  Good.\n\nAll is well."
 
 
@@ -266,7 +266,7 @@ def test_nobody_is_heard_but_the_gateway(fleet: Fleet, lab: netns.Lab) -> None:
     findings = ask_in(host.namespace, ana.home)
     assert wrong(findings) == {"not-running", "neighbours", "isolation"}
     assert findings["neighbours"]["text"].startswith("No node of the fleet was heard")
-    assert findings["isolation"]["text"].startswith("The gateway answers, and 1 devices")
+    assert findings["isolation"]["text"].startswith("The gateway answers, and 1 device that ")
 
 
 @pytest.mark.parametrize("multicast", [True, False])

@@ -202,7 +202,7 @@ def test_help_loads_little() -> None:
         "from meshnode.app.cli import main\n"
         "try:\n    main(['--help'])\n"
         "except SystemExit:\n    pass\n"
-        "heavy = {'cryptography', 'trio', 'msgpack', 'platformdirs', 'zeroconf', 'sqlite3', 'ssl'}\n"
+        "heavy = {'cryptography', 'trio', 'msgpack', 'zeroconf', 'sqlite3', 'ssl', 'rich', 'tomllib'}\n"
         "print(sorted(heavy & set(sys.modules)))\n"
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
@@ -584,9 +584,9 @@ def test_the_welcome_of_another_is_refused(home: Path, tmp_path: Path) -> None:
 
 
 def test_a_welcome_to_another_role_is_refused(home: Path, tmp_path: Path) -> None:
-    for role in ("gateway", "office"):
+    for role, called in (("gateway", "a gateway"), ("office", "an office")):
         welcome = FLEET.welcome(home / "ana.request", tmp_path / "welcome", role=role)
-        refuse(home, f"it says {role}, and this node was made as officer", "join", welcome)
+        refuse(home, f"it says {called}, and this node was made as an officer", "join", welcome)
 
 
 def test_a_welcome_that_does_not_know_the_office_is_refused(tmp_path: Path) -> None:
@@ -644,6 +644,15 @@ def test_a_newer_document_is_adopted(member: Path, paper: Callable[[bytes], Path
     assert said == "ana now has version 4 of the fleet document.\n"
     assert (member / "fleet.document").read_bytes() == newer.to_file()
     assert mode(member / "fleet.document") == 0o600
+
+
+def test_revocations_are_not_taken_back(member: Path, paper: Callable[[bytes], Path]) -> None:
+    gone = [SigningKey.from_seed(bytes([at]) * 32).public.id for at in (1, 2)]
+    do(member, "fleet", "update", paper(FLEET.at(4, revoked=tuple(map(DeviceId, gone))).to_file()))
+    before = snapshot(member)
+    forgiving = paper(FLEET.at(9, revoked=(DeviceId(gone[0]),)).to_file())
+    refuse(member, "lets devices in that version 4 revokes (there are 1)", "fleet", "update", forgiving)
+    assert snapshot(member) == before
 
 
 def test_the_same_version_changes_nothing(member: Path, paper: Callable[[bytes], Path]) -> None:

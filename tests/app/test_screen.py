@@ -18,16 +18,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from meshnode.app.cli.screen import (
-    amount,
+    Look,
     duration,
     json_text,
     messages_screen,
     peers_screen,
     plain,
     size,
-    status_screen,
     table,
 )
+from meshnode.app.cli.status import status_screen
 from tests.app.fleets import START_S, Fleet, Node, command, environment
 
 STATUS: dict[str, Any] = {
@@ -72,10 +72,10 @@ def test_a_new_device() -> None:
     assert shown() == [
         "officer-07 · officer of Tasikmalaya (fleet document 3)",
         "No messages submitted on this device yet.",
-        "Carrying nothing for colleagues.",
         "Nobody in contact.",
+        "Carrying nothing for colleagues.",
         "246 kB on disk, 5.1 GB free for more.",
-        "Next: nothing; all is well.",
+        "What to do: nothing; all is well.",
     ]
 
 
@@ -86,13 +86,15 @@ def test_a_day_in_the_field() -> None:
         carrying={"bundles": 41, "bytes": 9_400_000, "sources": 2},
         contacts=[BUDI],
     )
-    assert lines[1:5] == [
-        "12 messages submitted: 7 safe at the office, 3 carried by colleagues too, 2 on this device only.",
-        "The oldest of them waits for 2 h 5 min.",
-        "Carrying 41 bundles (9.4 MB) of 2 colleagues.",
+    assert lines[1:7] == [
+        "7  safe at the office",
+        "3  carried by colleagues too",
+        "2  on this device only",
+        "12 messages submitted. The oldest that is not at the office waits for 2 h 5 min.",
         "In contact with budi (officer, 1 min).",
+        "Carrying 41 bundles (9.4 MB) of 2 colleagues.",
     ]
-    assert lines[-1] == "Next: nothing; it goes on by itself while you are in contact."
+    assert lines[-1] == "What to do: nothing; it goes on by itself while you are in contact."
 
 
 def test_one_of_each() -> None:
@@ -102,10 +104,12 @@ def test_one_of_each() -> None:
         contacts=[BUDI, OFFICE],
         uplink=True,
     )
-    assert lines[1:4] == [
-        "1 message submitted: 1 on this device only.",
+    assert lines[1:6] == [
+        "1  on this device only",
+        "1 message submitted.",
+        "In contact with budi (officer, 1 min), kantor (office, 4 s).",
+        "The office is reached from here.",
         "Carrying 1 bundle (1 B) of 1 colleague.",
-        "In contact with budi (officer, 1 min), kantor (office, 4 s). The office is reached from here.",
     ]
 
 
@@ -126,14 +130,37 @@ def test_what_to_do_next(
     counts: tuple[int, int, int, int], contacts: list[dict[str, Any]], advice: str
 ) -> None:
     keys = ("submitted", "on_this_device_only", "carried", "delivered")
-    assert shown(messages=dict(zip(keys, counts, strict=True)), contacts=contacts)[-1] == f"Next: {advice}"
+    assert (
+        shown(messages=dict(zip(keys, counts, strict=True)), contacts=contacts)[-1] == f"What to do: {advice}"
+    )
 
 
 def test_alarms_come_before_everything() -> None:
     lines = shown(
         alarms=[{"code": "disk-full", "text": "This disk is full."}, {"code": "x", "text": "Other."}]
     )
-    assert lines[-3:] == ["! This disk is full.", "! Other.", "Next: see what is marked with '!' above."]
+    assert lines[-3:] == [
+        "! This disk is full.",
+        "! Other.",
+        "What to do: see what is marked with '!' above.",
+    ]
+
+
+def test_what_was_refused_hides_nothing() -> None:
+    counts = {"submitted": 3, "on_this_device_only": 1, "carried": 0, "delivered": 2, "refused": 1}
+    lines = shown(messages=counts)
+    assert lines[1:4] == ["1  safe at the office", "1  on this device only", "1  refused by the registry"]
+    assert [line.removeprefix("What to do: ")[:16] for line in lines[-2:]] == [
+        "keep this device",
+        "see with `meshno",
+    ]
+
+
+def test_the_office_in_the_same_wifi_is_no_trouble() -> None:
+    told = {**STATUS, "contacts": [OFFICE], "uplink_problem": {"code": "silent", "text": "Tell the office."}}
+    assert "In contact with kantor (office, 4 s)." in status_screen(told)
+    assert "not reached" not in status_screen(told)
+    assert "not reached from here. Tell the office." in status_screen({**told, "contacts": [BUDI]})
 
 
 def test_a_disk_below_its_floor_has_nothing_free() -> None:
@@ -173,9 +200,41 @@ def test_sizes(bytes_: int, says: str) -> None:
     assert size(bytes_) == says
 
 
-def test_amounts() -> None:
-    assert [amount(count, "bundle") for count in (0, 1, 2)] == ["0 bundles", "1 bundle", "2 bundles"]
-    assert amount(2, "person", "people") == "2 people"
+@pytest.mark.parametrize("width", [20, 24, 44, 80, 100])
+def test_a_screen_fits_its_terminal(width: int) -> None:
+    told = copy.deepcopy(STATUS)
+    told["messages"].update(submitted=4200, delivered=3100, carried=1099, on_this_device_only=1, refused=1)
+    told["contacts"] = [BUDI, OFFICE]
+    told["alarms"] = [{"code": "x", "text": "This disk is full: nothing more is taken or carried."}]
+    drawn = status_screen(told, Look(width, is_plain=False))
+    lines = click.unstyle(drawn).splitlines()
+    assert drawn != click.unstyle(drawn)
+    assert max(map(len, lines)) <= width
+    (bar,) = [line.strip() for line in lines if "█" in line]
+    assert bar.endswith("▓░▒")  # one of thousands is still to be seen
+    assert len(bar) == min(40, width - 4)
+
+
+def test_what_is_plain_is_nothing_but_text() -> None:
+    told = copy.deepcopy(STATUS)
+    told["messages"].update(submitted=3, delivered=2, on_this_device_only=1)
+    drawn = status_screen(told, Look(80, is_plain=True))
+    assert drawn.replace("\n", "").replace("·", "").isascii()
+    assert drawn.replace("\n", "").isprintable()
+
+
+def test_a_table_that_does_not_fit_is_stacked() -> None:
+    rows = [["siti", "10.0.0.2:7766"], ["budi", "10.0.0.3:7766"]]
+    assert table(["name", "address"], rows, Look(19)) == table(["name", "address"], rows)
+    assert table(["name", "address"], rows, Look(18)).splitlines() == [
+        "name: siti",
+        "address:",
+        "  10.0.0.2:7766",
+        "",
+        "name: budi",
+        "address:",
+        "  10.0.0.3:7766",
+    ]
 
 
 @given(st.text())
@@ -218,9 +277,9 @@ def test_messages() -> None:
     refused = messages_screen([{**message, "state": "refused", "reason": "left iris\x1b[2J"}])
     assert "REFUSED: left iris\ufffd[2J" in refused
     assert lines[0].split() == ["submitted", "where", "size", "kind", "reference", "key"]
-    assert [line[18:37].strip() for line in lines[1:]] == [
+    assert [line[18:41].strip() for line in lines[1:]] == [
         "on this device only",
-        "carried by 2",
+        "carried by 2 colleagues",
         "safe at the office",
         "accepted",
         "delivered, to budi",
@@ -249,7 +308,7 @@ def pair(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Node, Node]
         office, ana = fleet.enroll("office", "office"), fleet.enroll("ana")
         ana.configure(peers=[office.address])
         fleet.start(office, ana)
-        ana.give({"photo": bytes(300_000)}, kind="ktp-el", reference="Siti Rahayu \x1b]0;x")
+        ana.give({"photo": bytes(300_000)}, kind="photo", reference="Siti Rahayu \x1b]0;x")
         fleet.until("it is delivered", lambda: ana.states() == ["delivered"])
         yield ana, office
 
@@ -268,7 +327,7 @@ def test_the_commands_show_what_the_node_says(pair: tuple[Node, Node]) -> None:
     status = json.loads(ana.call("status", "--json").stdout)
     assert status.keys() == STATUS.keys()
     assert ana.call("status").stdout.splitlines()[0] == "ana · officer of Tasikmalaya (fleet document 2)"
-    assert "1 message submitted: 1 safe at the office." in ana.call("status").stdout
+    assert "  1  safe at the office\n" in ana.call("status").stdout
 
 
 def test_watching_until_interrupted(pair: tuple[Node, Node], tmp_path: Path) -> None:

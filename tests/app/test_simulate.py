@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import csv
 import json
-import os
-import pty
 import subprocess
 import sys
 from pathlib import Path
@@ -142,22 +140,6 @@ def test_the_same_in_any_process(folder: Path) -> None:
     figures = json.loads(said.pop())
     assert figures["messages"] > 300
     assert 0 < figures["delivered_share"] < 1
-
-
-def test_a_bar_where_somebody_watches(folder: Path) -> None:
-    ours, theirs = pty.openpty()
-    with os.fdopen(ours, "rb", buffering=0) as screen:
-        done = subprocess.run(
-            [sys.executable, "-m", "meshnode", *words("--json")],
-            env=environment(),
-            stdout=subprocess.PIPE,
-            stderr=theirs,
-            check=True,
-            timeout=60,
-        )
-        os.close(theirs)
-        assert json.loads(done.stdout)["messages"] == 5
-        assert b"Carrying" in screen.read(4096)
 
 
 # --- pictures ---------------------------------------------------------------------------------------------------

@@ -542,3 +542,20 @@ def test_the_newest_of_several_is_kept() -> None:
     first, second, third = (host.meet("agus", dialled=True) for _ in range(3))
     assert [puppet.closed for puppet in (first, second, third)] == ["duplicate", "duplicate", None]
     assert numbers(host) == [third.number]
+
+
+def test_a_document_that_takes_revocations_back_is_not_followed() -> None:
+    host = Host(FLEET)
+    agus = host.meet("agus")
+    host.handle(DocumentGiven(FLEET.write_document(2, revoked=["dewi"])))
+    agus.take(FleetFrame)
+    forgiving = FLEET.write_document(9)
+    agus.says(FleetFrame(forgiving.body, forgiving.signature))
+    assert host.node.state.document.version == 2
+    assert host.node.state.forgiving_version == 9
+    assert not agus.take(FleetFrame)
+    assert FLEET.device("dewi") in host.node.state.document.revoked
+    # the authority has been told, and has caught up
+    host.handle(DocumentGiven(FLEET.write_document(10, revoked=["dewi", "budi"])))
+    assert host.node.state.document.version == 10
+    assert host.node.state.forgiving_version == 0

@@ -79,14 +79,15 @@ def test_what_is_wrong(failure: Failure, web: Web | None, code: str) -> None:
 def test_every_failure_has_a_sentence(failure: Failure, web: Web | None) -> None:
     problem = classify(failure, "it failed.", HOST, connected=True, web=web)
     assert problem.code in CODES
-    assert problem.text.endswith(".")
-    assert "{" not in problem.text
+    text = str(problem.text)
+    assert text.endswith(".")
+    assert "{" not in text
     assert classify(failure, "it failed.", HOST, connected=False, web=web).code == "no-network"
 
 
 def test_a_sentence_says_what_was_said() -> None:
     text = classify(Failure.PROXY, "the proxy 10.0.0.1:3128 refuses.", HOST, connected=True).text
-    assert "(the proxy 10.0.0.1:3128 refuses)" in text
+    assert "(the proxy 10.0.0.1:3128 refuses)" in str(text)
 
 
 def test_the_web_is_asked_only_where_it_says_more() -> None:

@@ -13,6 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from meshnode.core.book import Delays
 from meshnode.core.bundle import Bundle
 from meshnode.core.entries import Entries
 from meshnode.core.errors import StoreTooNew
@@ -20,17 +21,24 @@ from meshnode.core.identity import JournalId
 from meshnode.core.intervals import NONE, Ranges
 from meshnode.core.limits import AWAY_S_MAX, NUMBER_MAX, PAYLOAD_SIZE_MAX
 from meshnode.core.rows import (
+    NOBODY,
     DropBundles,
+    DropDay,
+    DropRuns,
     Entry,
     JournalRecord,
     PutAddress,
     PutBundle,
+    PutCarried,
     PutCertificate,
     PutCustody,
+    PutDay,
     PutEncounter,
     PutMessage,
     PutOpening,
     PutReceipt,
+    PutRun,
+    PutSeen,
     Row,
     Snapshot,
     Store,
@@ -189,6 +197,7 @@ def test_an_opening_lasts_until_its_message_or_its_end(device: Device) -> None:
 
 #: What leads back from each version to the one before.
 DOWNGRADES = {
+    6: "DROP TABLE run; DROP TABLE seen; DROP TABLE carried; DROP TABLE day;",
     5: """
         DROP INDEX entry_slot;
         ALTER TABLE entry DROP COLUMN slot;
@@ -242,10 +251,10 @@ def test_a_store_of_an_older_version_is_taken_over(tmp_path: Path, older: int) -
         assert store.read(J, 1) is not None
         store.commit([put(SITI.bundle(2, size=200_000))], 2.0)
         assert store.read(J, 2) is not None
-        later: list[Row] = [PutOpening(J, 2), PutEncounter(AGUS.device, 1.0, 2.0, 3.0, 4.0)]
+        later: list[Row] = [PutOpening(J, 2), PutEncounter(AGUS.device, 1.0, 2.0, 3.0, 4.0), *remembered()]
         store.commit(later, 2.0)
         snapshot = store.load()
-        assert [*snapshot.openings, *snapshot.encounters] == later
+        assert [*snapshot.openings, *snapshot.encounters, *all_remembered(snapshot)] == later
     assert columns(path) == new
 
 
@@ -331,6 +340,95 @@ def test_a_damaged_encounter_is_left_out_and_counted_and_can_be_put_again(
         assert siti in store.load().encounters
 
 
+def day_of(day: int, *delays_s: float) -> PutDay:
+    """A day on which so many messages were handed on."""
+    delays = Delays()
+    for delay_s in delays_s:
+        delays.add(delay_s)
+    return PutDay(day, len(delays_s), 1000 * len(delays_s), delays.longest_s, delays.to_bytes())
+
+
+def remembered() -> list[Row]:
+    """One row of each kind that `remembering` has, as a snapshot lists them."""
+    return [
+        PutRun(1, J, 1, AGUS.device, 3, 9, 1_700_000_000_000),
+        PutSeen(SITI.device, 1_700_000_000_001, NOBODY),
+        PutCarried(19_700, AGUS.device, SITI.device, 7, 7000),
+        day_of(19_700, 0.5, 80.0, 1e7),
+    ]
+
+
+def all_remembered(snapshot: Snapshot) -> list[Row]:
+    """What a store has of these."""
+    return [*snapshot.runs, *snapshot.seen, *snapshot.carried, *snapshot.days]
+
+
+def test_what_happened_is_remembered_and_the_latest_counts(device: Device) -> None:
+    run = PutRun(7, J, 1, AGUS.device, 3, 5, 99)
+    other = PutRun(8, AGUS.journal, 5, NOBODY, 1, 1, -5)
+    later = PutCarried(3, NOBODY, SITI.device, 9, 900)
+    device.store.commit(
+        [run, other, *remembered(), PutSeen(SITI.device, 1, AGUS.device), day_of(3, 1.0)], 1.0
+    )
+    device.store.commit([replace(run, last=NUMBER_MAX), later, day_of(3, 1.0, 2.0)], 2.0)
+    first, _, carried, day = remembered()
+    for restart in (False, True):
+        snapshot = (device.restart() if restart else device.store).load()
+        assert snapshot.runs == [first, replace(run, last=NUMBER_MAX), other]
+        assert snapshot.seen == [PutSeen(SITI.device, 1, AGUS.device)]
+        assert snapshot.carried == [later, carried]
+        assert snapshot.days == [day_of(3, 1.0, 2.0), day]
+        assert snapshot.damaged == {}
+    device.store.commit([DropRuns((7, 1, 4000)), DropDay(3)], 3.0)
+    snapshot = device.restart().load()
+    assert snapshot.runs == [other]
+    assert (snapshot.carried, snapshot.days) == ([carried], [day])
+
+
+@pytest.mark.parametrize(
+    ("table", "damage"),
+    [
+        ("run", "journal = x'00'"),
+        ("run", "what = 6"),
+        ("run", "what = 'x'"),
+        ("run", "peer = 'sixteen letters!'"),
+        ("run", "first = 0"),
+        ("run", "first = 10"),
+        ("run", "last = 'x'"),
+        ("run", "at_ms = 1.5"),
+        ("run", f"at_ms = {2**60}"),
+        ("seen", "device = x'01'"),
+        ("seen", "at_ms = 'x'"),
+        ("seen", "via = x''"),
+        ("carried", "day = 'x'"),
+        ("carried", "carrier = x'01'"),
+        ("carried", "bundles = -1"),
+        ("carried", "size = 1.5"),
+        ("day", "day = 1.5"),
+        ("day", "messages = 4"),
+        ("day", "size = -1"),
+        ("day", "longest_s = 'x'"),
+        ("day", "delays = x'c1'"),
+        ("day", "delays = x'91920004'"),  # four of class 0, and there were three messages
+        ("day", "delays = x'9192cd100003'"),
+        ("day", "delays = 'text'"),
+    ],
+)
+def test_what_is_damaged_of_it_is_left_out_and_counted(tmp_path: Path, table: str, damage: str) -> None:
+    path = tmp_path / "store.db"
+    with closing(SqliteStore(path)) as store:
+        store.commit(remembered(), 1.0)
+    with closing(sqlite3.connect(path)) as connection:
+        connection.execute(f"UPDATE {table} SET {damage}")  # noqa: S608 - of this test
+        connection.commit()
+    with closing(SqliteStore(path)) as store:
+        snapshot = store.load()
+        assert snapshot.damaged == {table: 1}
+        assert len(all_remembered(snapshot)) == 3
+        store.commit(remembered(), 2.0)
+        assert set(map(repr, remembered())) <= set(map(repr, all_remembered(store.load())))
+
+
 def test_the_clock_is_kept(device: Device) -> None:
     device.store.commit([], 12.75)
     assert device.store.load().clock_s == 12.75
@@ -402,6 +500,21 @@ rows = st.one_of(
     st.builds(PutOpening, journals, st.integers(1, 6)),
     st.builds(PutAddress, st.sampled_from(["a:1", "b:2"]), peers, instants),
     st.builds(PutEncounter, peers, instants, st.floats(1.0, 1e6), instants, st.floats(0.0, AWAY_S_MAX)),
+    st.builds(
+        PutRun,
+        st.integers(1, 5),
+        journals,
+        st.integers(1, 5),
+        peers,
+        st.integers(1, 3),
+        st.integers(3, 4),
+        st.integers(-9, 9),
+    ),
+    st.builds(DropRuns, st.sets(st.integers(1, 6)).map(tuple)),
+    st.builds(PutSeen, peers, st.integers(-9, 9), peers),
+    st.builds(PutCarried, st.integers(-1, 2), peers, peers, st.integers(0, 9), st.integers(0, 9)),
+    st.builds(day_of, st.integers(-1, 2), st.floats(0, 1e6)),
+    st.builds(DropDay, st.integers(-1, 2)),
 )
 
 

@@ -285,4 +285,4 @@ async def test_a_real_store_gives_the_space_back_in_a_few_steps(tmp_path: Path) 
     finally:
         store.close()
     assert steps <= 4
-    assert (tmp_path / "store.db").stat().st_size < 640 * KIB
+    assert (tmp_path / "store.db").stat().st_size < 768 * KIB  # a page of 32 KiB or two for each empty table

@@ -674,7 +674,7 @@ async def test_what_the_server_cannot_take_now_comes_again_under_the_same_key(
         desk = desk_for(office, HttpSink(server.url, tmp_path))
         async with working(desk):
             await wait_all_tasks_blocked()
-            assert desk.problem == f"{server.url} answers 503."
+            assert str(desk.problem) == f"{server.url} answers 503."
             assert office.taken == []
             await trio.sleep(10)
             assert desk.quarantined == {}
@@ -702,7 +702,12 @@ async def test_what_the_server_refuses_is_quarantined_and_the_others_go_on(
             await wait_all_tasks_blocked()
             await trio.sleep(10)
             assert desk.problem is None
-            assert desk.quarantined == {keys[1]: "the server answers 422: NIK of Siti is wrong."}
+            (refused, why), *others = desk.quarantined.items()
+            assert (refused, str(why), others) == (
+                keys[1],
+                "the server answers 422: NIK of Siti is wrong.",
+                [],
+            )
     assert server.keys == keys
     assert not any("Siti" in line for line in office.lines)
     assert [part.data for part in server.requests[2].parts()[1:]] == [*(data for _, data in CONTENTS), b"2"]

@@ -222,7 +222,7 @@ class Office:
         self.rotten.append((journal_id, number))
         self.state.ledger.forget_rotten(self.state.ledger.journals[journal_id], number)
 
-    def log(self, line: str) -> None:
+    def log(self, line: str, **fields: str) -> None:
         self.lines.append(line)
 
 

@@ -8,13 +8,17 @@ code here, and nowhere else: 1 refused or failed, 2 wrong usage, 3 the node is n
 from __future__ import annotations
 
 import importlib
+import os
+from gettext import gettext
 from pathlib import Path
 from typing import Any, Final
 
 import click
 
 from meshnode import __version__
+from meshnode.app.cli.language import Speaking, translated_command
 from meshnode.core.errors import MeshnodeError
+from meshnode.core.words import say, translated
 
 #: Name of the command: where it is, what it does.
 COMMANDS: Final = {
@@ -29,16 +33,27 @@ COMMANDS: Final = {
         "meshnode.app.cli.messages:messages",
         "List the messages of this device and where they are.",
     ),
+    "why": ("meshnode.app.cli.why:why", "Tell what became of a message, and what to do."),
+    "officers": (
+        "meshnode.app.cli.officers:officers",
+        "List all devices, what came of each, and what is still out.",
+    ),
     "devices": ("meshnode.app.cli.messages:devices", "List the devices that an office can write to."),
     "answer": (
         "meshnode.app.cli.messages:answer",
         "Tell the officer what the registry made of a message.",
     ),
     "peers": ("meshnode.app.cli.messages:peers", "List the nodes in contact."),
+    "web": ("meshnode.app.cli.web:web", "Open the node's page in the browser."),
     "export": ("meshnode.app.cli.carrying:export", "Write to a stick what it lacks of what is carried here."),
     "import": ("meshnode.app.cli.carrying:import_", "Take what is on a stick."),
     "store": ("meshnode.app.cli.store:store", "Rescue what a damaged store still holds."),
+    "service": ("meshnode.app.cli.service:service", "Run the node as a service of systemd."),
     "doctor": ("meshnode.app.cli.doctor:doctor", "Find out why nobody is met or nothing delivered."),
+    "completion": (
+        "meshnode.app.cli.completion:completion",
+        "Print what makes the shell complete commands at TAB.",
+    ),
     "simulate": (
         "meshnode.app.cli.simulate:simulate",
         "Say what a fleet would deliver, by running the real node over a plan of contacts.",
@@ -48,7 +63,7 @@ COMMANDS: Final = {
 INTERRUPTED: Final = 130
 
 
-class LazyGroup(click.Group):
+class LazyGroup(Speaking):
     """A group that imports a command when it is called, and turns errors into sentences."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
@@ -62,12 +77,17 @@ class LazyGroup(click.Group):
         module, _, attribute = COMMANDS[cmd_name][0].partition(":")
         command = getattr(importlib.import_module(module), attribute)
         assert isinstance(command, click.Command)
-        return command
+        return translated_command(command)
+
+    def home_of_words(self) -> Path:
+        """The home that is used without --home."""
+        said = os.environ.get("MESHNODE_HOME")
+        return Path(said) if said else default_home()
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """The section of commands in the help, from the table alone."""
-        with formatter.section("Commands"):
-            formatter.write_dl([(name, text) for name, (_, text) in COMMANDS.items()])
+        with formatter.section(gettext("Commands")):
+            formatter.write_dl([(name, translated(text)) for name, (_, text) in COMMANDS.items()])
 
     def invoke(self, ctx: click.Context) -> Any:
         """Run the command. Its errors end here."""
@@ -91,7 +111,7 @@ def default_home() -> Path:
 
 def _home(ctx: click.Context, parameter: click.Parameter, value: str | None) -> Path | None:
     if value == "":
-        raise click.BadParameter("the folder's name is empty", ctx, parameter)
+        raise click.BadParameter(str(say("the folder's name is empty")), ctx, parameter)
     return None if value is None else Path(value).absolute()
 
 

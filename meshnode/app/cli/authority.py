@@ -19,12 +19,14 @@ from typing import Any
 import click
 
 from meshnode.app.authority import Authority, found, needs_passphrase, read_key
+from meshnode.app.cli.screen import roles
 from meshnode.app.config import parse_address
 from meshnode.app.files import PUBLIC, check_replaceable, locked_folder, read_file, write_file
 from meshnode.app.home import PAPER_SIZE_MAX
 from meshnode.app.passphrase import read_passphrase
 from meshnode.core.errors import BadRequest, RemoteError
 from meshnode.core.fleet import read_request
+from meshnode.core.words import say
 
 _PATH = click.Path(path_type=Path, readable=False)  # a file that is not is a FileTrouble
 _directory = click.argument("directory", metavar="DIR", type=_PATH)
@@ -50,9 +52,15 @@ def init(directory: Path, fleet: str, passphrase_file: Path | None) -> None:
     """Found a fleet in DIR, a new or empty folder."""
     passphrase = None if passphrase_file is None else read_passphrase(passphrase_file)
     made = found(directory, fleet, passphrase)
-    click.echo(f"The fleet {made.fleet_name} ({made.public.id.hex()}) is founded in {directory}.")
+    founded = say(
+        "The fleet {name} ({id}) is founded in {directory}.",
+        name=made.fleet_name,
+        id=made.public.id.hex(),
+        directory=directory,
+    )
+    click.echo(founded)
     if passphrase is None:
-        click.echo("Its key is not encrypted: whoever copies the folder can admit devices.", err=True)
+        click.echo(say("Its key is not encrypted: whoever copies the folder can admit devices."), err=True)
 
 
 @authority.command()
@@ -77,7 +85,9 @@ def enroll(directory: Path, request: Path, out: Path | None, passphrase_file: Pa
         welcome = opened.enroll(asked, request, time.time_ns() // 1_000_000)
     write_file(out, welcome, PUBLIC)
     click.echo(os.fsencode(out))
-    click.echo(f"Next: take this file to {asked.name} and run `meshnode join` there.", err=True)
+    click.echo(
+        say("Next: take this file to {name} and run `meshnode join` there.", name=asked.name), err=True
+    )
     if opened.document.version != version:
         _announce(opened)
 
@@ -92,9 +102,9 @@ def address(directory: Path, addresses: tuple[str, ...], passphrase_file: Path |
     with _signing(directory, passphrase_file) as opened:
         version = opened.document.version
         opened.set_addresses(parsed)
-    click.echo(f"The office is reached at {', '.join(parsed)}.")
+    click.echo(say("The office is reached at {addresses}.", addresses=", ".join(parsed)))
     if not opened.document.endpoints:
-        click.echo("No office is enrolled yet; one that is enrolled later gets this address.", err=True)
+        click.echo(say("No office is enrolled yet; one that is enrolled later gets this address."), err=True)
     elif opened.document.version != version:
         _announce(opened)
 
@@ -110,11 +120,11 @@ def revoke(directory: Path, device: str, passphrase_file: Path | None) -> None:
         had_office = bool(opened.document.endpoints)
         revoked = opened.revoke(entry, time.time_ns() // 1_000_000)
     if not revoked:
-        click.echo(f"{entry.name} ({entry.id.hex()}) was revoked already.")
+        click.echo(say("{name} ({id}) was revoked already.", name=entry.name, id=entry.id.hex()))
         return
-    click.echo(f"{entry.name} ({entry.id.hex()}) is revoked.")
+    click.echo(say("{name} ({id}) is revoked.", name=entry.name, id=entry.id.hex()))
     if had_office and not opened.document.endpoints:
-        click.echo("The fleet has no office any more: enroll another one.", err=True)
+        click.echo(say("The fleet has no office any more: enroll another one."), err=True)
     _announce(opened)
 
 
@@ -138,7 +148,7 @@ def publish(directory: Path, out: Path | None) -> None:
     write_file(out, document.to_file(), PUBLIC)
     click.echo(os.fsencode(out))
     click.echo(
-        "Next: run `meshnode fleet update` with it on any one node; contacts carry it further.", err=True
+        say("Next: run `meshnode fleet update` with it on any one node; contacts carry it further."), err=True
     )
 
 
@@ -147,7 +157,7 @@ def _signing(directory: Path, passphrase_file: Path | None) -> Iterator[Authorit
     """The authority with its key, held alone. A person at a terminal is asked for a passphrase that is missing."""
     passphrase = None if passphrase_file is None else read_passphrase(passphrase_file)
     if needs_passphrase(directory) and passphrase is None and sys.stdin.isatty():
-        asked: str = click.prompt("Passphrase of the authority's key", hide_input=True, err=True)
+        asked: str = click.prompt(str(say("Passphrase of the authority's key")), hide_input=True, err=True)
         passphrase = asked.encode()
     key = read_key(directory, passphrase)
     with locked_folder(directory):
@@ -155,11 +165,12 @@ def _signing(directory: Path, passphrase_file: Path | None) -> Iterator[Authorit
 
 
 def _announce(opened: Authority) -> None:
-    click.echo(
-        f"The fleet document is now version {opened.document.version}: write it to a file with"
-        " `meshnode authority publish` and take it to one node.",
-        err=True,
+    text = say(
+        "The fleet document is now version {version}: write it to a file with `meshnode authority publish` and take it"
+        " to one node.",
+        version=opened.document.version,
     )
+    click.echo(text, err=True)
 
 
 def _summary(opened: Authority) -> dict[str, Any]:
@@ -185,21 +196,25 @@ def _summary(opened: Authority) -> dict[str, Any]:
 
 def _table(opened: Authority) -> str:
     document = opened.document
-    offices = [endpoint.id.hex() for endpoint in document.endpoints] or ["none enrolled yet"]
-    lines = [
-        f"fleet      {document.name} ({document.fleet.hex()})",
-        f"document   version {document.version}, {len(document.revoked)} revoked",
-        *(f"office     {office}" for office in offices),
-        f"addresses  {', '.join(opened.addresses) or 'none given yet'}",
-        "",
+    offices = [endpoint.id.hex() for endpoint in document.endpoints] or [str(say("none enrolled yet"))]
+    about = say("version {version}, {n} revoked", version=document.version, n=len(document.revoked))
+    addresses = ", ".join(opened.addresses) or say("none given yet")
+    facts = [
+        (str(say("fleet")), f"{document.name} ({document.fleet.hex()})"),
+        (str(say("document")), str(about)),
+        *((str(say("office")), office) for office in offices),
+        (str(say("addresses")), str(addresses)),
     ]
-    rows = [("DEVICE", "ROLE", "ID", "ENROLLED", "REVOKED")]
+    width = max(len(name) for name, _ in facts)
+    lines = [*(f"{name:{width}}  {fact}" for name, fact in facts), ""]
+    heads = (say("DEVICE"), say("ROLE"), say("ID"), say("ENROLLED"), say("REVOKED"))
+    rows = [tuple(map(str, heads))]
     for device in sorted(opened.devices.values(), key=lambda it: it.name):
         times = (
             _when(device.enrolled_ms),
             _when(device.revoked_ms) if device.revoked_ms is not None else "-",
         )
-        rows.append((device.name, device.role, device.id.hex(), *times))
+        rows.append((device.name, roles([device.role]), device.id.hex(), *times))
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     lines += [
         "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
-from meshnode.app.cli.screen import amount, json_text, plain, size
+from meshnode.app.cli.progress import progress
+from meshnode.app.cli.screen import json_text, plain, size
+from meshnode.core.words import count, say
 
 if TYPE_CHECKING:
     from meshnode.app.byhand import Exported, Imported
@@ -34,8 +35,8 @@ def export(path: Path, stick: Path, wipes: bool, as_json: bool) -> None:
     from meshnode.app.byhand import export_to
     from meshnode.app.home import Home
 
-    with _Line("written") as line:
-        done, problem = export_to(Home(path), stick, wipes=wipes, progress=line.show)
+    with progress(say("Writing")) as show:
+        done, problem = export_to(Home(path), stick, wipes=wipes, progress=show)
     _say(done, as_json, exported_screen(done))
     if problem is not None:
         raise problem
@@ -55,71 +56,60 @@ def import_(path: Path, stick: Path, wipes: bool, as_json: bool) -> None:
     from meshnode.app.byhand import import_from
     from meshnode.app.home import Home
 
-    with _Line("read") as line:
-        done, problem = import_from(Home(path), stick, wipes=wipes, progress=line.show)
+    with progress(say("Reading")) as show:
+        done, problem = import_from(Home(path), stick, wipes=wipes, progress=show)
     _say(done, as_json, imported_screen(done))
     if problem is not None:
         raise problem
 
 
-def _say(done: Exported | Imported, as_json: bool, text: str) -> None:
+def _say(done: Exported | Imported, as_json: bool, screen: str) -> None:
     from meshnode.app.byhand import as_json as told
 
     if as_json:
         click.echo(json_text(told(done)))
         return
     for skipped in done.skipped:
-        click.echo(f"{plain(skipped['file'])} is left as it is: {skipped['why']}.", err=True)
-    click.echo(text)
+        text = say("{file} is left as it is: {problem}.", file=plain(skipped["file"]), problem=skipped["why"])
+        click.echo(text, err=True)
+    click.echo(screen)
 
 
 def exported_screen(done: Exported) -> str:
     """What was written."""
-    where = f" to {', '.join(plain(name) for name in done.files)}" if done.files else ""
-    parts = [f"{amount(done.bundles, 'bundle')} ({size(done.size_bytes)}) written{where}"]
+    written = count(
+        "{n} bundle ({size}) written",
+        "{n} bundles ({size}) written",
+        done.bundles,
+        size=size(done.size_bytes),
+    )
+    if done.files:
+        files = ", ".join(plain(name) for name in done.files)
+        written = say("{written} to {files}", written=written, files=files)
+    parts = [written]
     if done.known:
-        parts.append(f"{done.known} there already")
+        parts.append(say("{n} there already", n=done.known))
     if done.receipts:
-        parts.append(amount(done.receipts, "receipt"))
+        parts.append(count("{n} receipt", "{n} receipts", done.receipts))
     if done.wiped:
-        parts.append(f"{done.wiped} delivered and removed")
-    return ", ".join(parts) + "."
+        parts.append(say("{n} delivered and removed", n=done.wiped))
+    return ", ".join(map(str, parts)) + "."
 
 
 def imported_screen(done: Imported) -> str:
     """What was taken, what not and why."""
-    parts = [f"{amount(done.bundles, 'bundle')} taken"]
-    for count, what in (
-        (done.known, "known already"),
-        (done.no_room, "refused for lack of room"),
-        (done.useless, "expired or of no use"),
-        (done.damaged, "damaged"),
-        (done.wiped, "delivered and removed from it"),
+    parts = [count("{n} bundle taken", "{n} bundles taken", done.bundles)]
+    for number, what in (
+        (done.known, say("{n} known already")),
+        (done.no_room, say("{n} refused for lack of room")),
+        (done.useless, say("{n} expired or of no use")),
+        (done.damaged, say("{n} damaged")),
+        (done.wiped, say("{n} delivered and removed from it")),
     ):
-        if count:
-            parts.append(f"{count} {what}")
-    parts.append(amount(done.receipts, "new receipt"))
-    return ", ".join(parts) + f"; the fleet document is version {done.fleet_version}."
-
-
-class _Line:
-    """A line of progress, at a terminal only."""
-
-    def __init__(self, verb: str) -> None:
-        self._verb = verb
-        self._shown = -1
-        self._is_terminal = sys.stderr.isatty()
-
-    def __enter__(self) -> _Line:
-        return self
-
-    def __exit__(self, *_: Any) -> None:
-        if self._shown >= 0:
-            click.echo("\r\x1b[K", nl=False, err=True)
-
-    def show(self, done: int, total: int) -> None:
-        """So many bytes of so many."""
-        percent = 100 * done // max(1, total)
-        if self._is_terminal and percent != self._shown:
-            self._shown = percent
-            click.echo(f"\r\x1b[K{size(done)} of {size(total)} {self._verb}", nl=False, err=True)
+        if number:
+            parts.append(what.about(n=number))
+    parts.append(count("{n} new receipt", "{n} new receipts", done.receipts))
+    taken = ", ".join(map(str, parts))
+    return str(
+        say("{taken}; the fleet document is version {version}.", taken=taken, version=done.fleet_version)
+    )

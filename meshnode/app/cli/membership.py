@@ -12,7 +12,7 @@ from pathlib import Path
 import click
 
 from meshnode.app.files import read_file
-from meshnode.app.home import PAPER_SIZE_MAX, Home, Membership
+from meshnode.app.home import PAPER_SIZE_MAX, Home, Membership, a_role
 from meshnode.core.errors import (
     BadFleetDocument,
     BadFleetName,
@@ -22,11 +22,13 @@ from meshnode.core.errors import (
     OlderFleetDocument,
     OtherFleet,
     RemoteError,
+    RevocationsMissing,
     WelcomeForOther,
 )
 from meshnode.core.fields import unpack
 from meshnode.core.fleet import FleetDocument, Welcome, read_document_file, read_welcome
 from meshnode.core.identity import ID_SIZE, ROLES, PublicKey, check_fleet_name
+from meshnode.core.words import say
 
 
 @click.command()
@@ -40,11 +42,11 @@ def init(path: Path, name: str, role: str) -> None:
     """
     request = Home(path).create(name, role)
     click.echo(os.fsencode(request))
-    click.echo(
-        "Next: take this file to the authority, where `meshnode authority enroll` makes a welcome of it,"
-        " and run `meshnode join` here with that.",
-        err=True,
+    text = say(
+        "Next: take this file to the authority, where `meshnode authority enroll` makes a welcome of it, and run"
+        " `meshnode join` here with that."
     )
+    click.echo(text, err=True)
 
 
 @click.command()
@@ -88,9 +90,11 @@ def join_fleet(home: Home, path: Path) -> str:
             theirs = _fleet_name(welcome.fleet_name, welcome.authority.id)
             raise OtherFleet(path=path, theirs=theirs, ours=_fleet_name(joined[0], joined[1].id))
         home.save_welcome(welcome)
-    became = "is now" if joined is None else "stays"
-    role = f"{'an' if welcome.certificate.role[0] == 'o' else 'a'} {welcome.certificate.role}"
-    return f"{welcome.certificate.name} {became} {role} of the fleet {welcome.fleet_name}."
+    became = say("{name} is now {role} of the fleet {fleet}.")
+    if joined is not None:
+        became = say("{name} stays {role} of the fleet {fleet}.")
+    certificate = welcome.certificate
+    return str(became.about(name=certificate.name, role=a_role(certificate.role), fleet=welcome.fleet_name))
 
 
 def _check_welcome(home: Home, path: Path, welcome: Welcome) -> None:
@@ -101,7 +105,11 @@ def _check_welcome(home: Home, path: Path, welcome: Welcome) -> None:
         own = identity.key.public.id.hex()
         raise WelcomeForOther(path=path, name=certificate.name, device=certificate.device.hex(), own=own)
     if identity.role and certificate.role != identity.role:
-        problem = f"it says {certificate.role}, and this node was made as {identity.role}"
+        problem = say(
+            "it says {theirs}, and this node was made as {ours}",
+            theirs=a_role(certificate.role),
+            ours=a_role(identity.role),
+        )
         raise BadWelcome(path=path, problem=problem)
     if certificate.role == "office" and welcome.document.endpoint(home.office_keys().endpoint.id) is None:
         raise BadWelcome(path=path, problem="its fleet document does not know this office")
@@ -111,7 +119,8 @@ def fleet_update(home: Home, path: Path) -> str:
     """Adopt the document at `path`, through the daemon if that runs. What to say about it.
 
     A document that revokes this very device is adopted too: it is the truth, and others have to learn it.
-    Raises BadFleetDocument, OtherFleet, OlderFleetDocument, NoNode, NotJoined, NotAnswering or FileTrouble.
+    Raises BadFleetDocument, OtherFleet, OlderFleetDocument, RevocationsMissing, NoNode, NotJoined, NotAnswering or
+    FileTrouble.
     """
     data = read_file(path, PAPER_SIZE_MAX)
     membership, document = _compare(home, path, data)
@@ -125,9 +134,16 @@ def fleet_update(home: Home, path: Path) -> str:
                 home.save_document(document)
         except HomeBusy:
             adopted, version = _tell_daemon(home, data)
-    has = "now has" if adopted else "already has"
-    revoked = ", which revokes it" if membership.certificate.device in document.revoked else ""
-    return f"{membership.certificate.name} {has} version {version} of the fleet document{revoked}."
+    is_revoked = membership.certificate.device in document.revoked
+    if adopted and is_revoked:
+        has = say("{name} now has version {version} of the fleet document, which revokes it.")
+    elif adopted:
+        has = say("{name} now has version {version} of the fleet document.")
+    elif is_revoked:
+        has = say("{name} already has version {version} of the fleet document, which revokes it.")
+    else:
+        has = say("{name} already has version {version} of the fleet document.")
+    return str(has.about(name=membership.certificate.name, version=version))
 
 
 def _compare(home: Home, path: Path, data: bytes) -> tuple[Membership, FleetDocument]:
@@ -144,6 +160,8 @@ def _compare(home: Home, path: Path, data: bytes) -> tuple[Membership, FleetDocu
     ours_version = membership.document.version
     if document.version < ours_version:
         raise OlderFleetDocument(path=path, theirs=document.version, ours=ours_version)
+    if forgiven := document.forgives(membership.document):
+        raise RevocationsMissing(path=path, theirs=document.version, ours=ours_version, n=forgiven)
     return membership, document
 
 

@@ -1,29 +1,63 @@
-"""How status, messages and peers look to a person: text from the JSON that programs get, nothing more."""
+"""How what a node says looks to a person: text made of the JSON that programs get, nothing more.
+
+A screen fits its terminal, however narrow, and says everything in words. Colours and the bar are for who sees them: in
+a pipe, on a terminal that is called dumb, with NO_COLOR or with `--plain` (for a screen reader, say) there are none.
+"""
 
 from __future__ import annotations
 
 import json
+import os
 import re
+import shutil
+import sys
+import textwrap
+from collections.abc import Iterator
+from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from typing import Any, Final
 
 import click
 
+from meshnode.core.words import Words, count, say
+
 #: What JSON leaves raw in a string and a terminal may obey: DEL and C1, and what turns the writing direction.
-_CONTROLS = re.compile("[\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069]")
+_CONTROLS: Final = re.compile("[\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069]")
+#: A text is easiest to read in lines that are not longer.
+_WIDTH_MAX: Final = 100
+_WIDTH_MIN: Final = 20
 
-_STATES = {
-    "on_this_device_only": "on this device only",
-    "carried": "carried",
-    "delivered": "safe at the office",
-    "accepted": "accepted",
-    "refused": "REFUSED",
-}
+ROLES: Final = {"officer": say("officer"), "gateway": say("gateway"), "office": say("office")}
 
 
-def amount(count: int, one: str, many: str | None = None) -> str:
-    """`1 bundle`, `2 bundles`."""
-    return f"{count} {one if count == 1 else many or one + 's'}"
+@dataclass(frozen=True, slots=True)
+class Look:
+    """How wide a screen may be, in letters (None: as wide as it needs), and whether there is anything but text."""
+
+    width: int | None = None
+    is_plain: bool = True
+
+    @classmethod
+    def of_terminal(cls, *, plain: bool = False) -> Look:
+        """That of standard output."""
+        if not sys.stdout.isatty():
+            return cls()
+        width = max(_WIDTH_MIN, min(_WIDTH_MAX, shutil.get_terminal_size().columns))
+        bare = plain or os.environ.get("TERM") == "dumb" or bool(os.environ.get("NO_COLOR"))
+        return cls(width, bare)
+
+    def style(self, text: str, **how: Any) -> str:
+        """In colour, if there are colours."""
+        return text if self.is_plain else click.style(text, **how)
+
+    def wrap(self, text: str | Words, first: str = "", rest: str = "") -> list[str]:
+        """The lines of a text; `first` and `rest` stand before the first line and before the others."""
+        if self.width is None:
+            return [f"{first}{text}"]
+        lines = textwrap.wrap(
+            str(text), self.width, initial_indent=first, subsequent_indent=rest, break_on_hyphens=False
+        )
+        return lines or [first]
 
 
 def size(bytes_: int) -> str:
@@ -33,18 +67,31 @@ def size(bytes_: int) -> str:
         if value < 1000 or unit == "GB":
             break
         value /= 1000
-    return f"{value:.0f} {unit}" if unit == "B" or value >= 100 else f"{value:.1f} {unit}"
+    if unit == "B" or value >= 100:
+        return f"{value:.0f} {unit}"
+    whole, _, tenth = f"{value:.1f}".partition(".")
+    return str(say("{whole}.{tenth} {unit}", whole=whole, tenth=tenth, unit=unit))
 
 
 def duration(seconds: int) -> str:
     """Seconds as a person says them: `40 s`, `3 min`, `2 h 5 min`, `4 days`."""
     if seconds < 60:
-        return f"{seconds} s"
+        return str(say("{seconds} s", seconds=seconds))
     if seconds < 3600:
-        return f"{seconds // 60} min"
+        return str(say("{minutes} min", minutes=seconds // 60))
     if seconds < 48 * 3600:
-        return f"{seconds // 3600} h {seconds % 3600 // 60} min"
-    return f"{seconds // 86400} days"
+        return str(say("{hours} h {minutes} min", hours=seconds // 3600, minutes=seconds % 3600 // 60))
+    return str(count("{n} day", "{n} days", seconds // 86400))
+
+
+def moment(wall_ms: int) -> str:
+    """When, by this machine's clock and zone: `2026-11-28 14:05`."""
+    return datetime.fromtimestamp(wall_ms / 1000).astimezone().strftime("%Y-%m-%d %H:%M")
+
+
+def roles(names: list[str]) -> str:
+    """`officer`, in the reader's language."""
+    return ", ".join(str(ROLES.get(name, name)) for name in names)
 
 
 def plain(text: str) -> str:
@@ -58,156 +105,109 @@ def json_text(value: Any) -> str:
     return _CONTROLS.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
 
 
-def table(heads: list[str], rows: list[list[str]]) -> str:
-    """Columns as wide as they need to be."""
+def table(heads: list[str], rows: list[list[str]], look: Look | None = None) -> str:
+    """Columns as wide as they need to be; where they do not fit, one below the other."""
     lines = [heads, *rows]
     widths = [max(len(line[at]) for line in lines) for at in range(len(heads))]
+    width = None if look is None else look.width
+    if width is not None and sum(widths) + 2 * len(widths) - 2 > width:
+        assert look is not None
+        return "\n\n".join("\n".join(_stacked(heads, row, look)) for row in rows)
     return "\n".join(
         "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip()
         for line in lines
     )
 
 
-def status_screen(told: dict[str, Any]) -> str:
-    """The screen of `meshnode status`."""
-    device, counts = told["device"], told["messages"]
-    roles = ", ".join(device["roles"])
-    head = f"{device['name']} · {roles} of {device['fleet']} (fleet document {device['fleet_version']})"
-    lines = [click.style(head, bold=True), ""]
-    lines.append(f"  {_messages_line(counts)}")
-    if told["oldest_waiting_s"] is not None:
-        lines.append(f"  The oldest of them waits for {duration(told['oldest_waiting_s'])}.")
-    if told["received"]:
-        letters = amount(told["received"], "message")
-        lines.append(f"  The office has written {letters} to you: `meshnode messages --received`.")
-    lines.append(f"  {_carrying_line(told['carrying'])}")
-    lines.append(f"  {_contacts_line(told)}")
-    store = told["store"]
-    free = max(0, store["free_bytes"] - store["floor_bytes"])
-    lines.append(f"  {size(store['bytes'])} on disk, {size(free)} free for more.")
-    lines.append("")
-    lines.extend(click.style(f"! {plain(alarm['text'])}", fg="red") for alarm in told["alarms"])
-    lines.append(f"Next: {_advice(told)}")
-    return "\n".join(lines)
+def _stacked(heads: list[str], row: list[str], look: Look) -> Iterator[str]:
+    for head, cell in zip(heads, row, strict=True):
+        yield from look.wrap(f"{head}: {cell}", rest="  ")
 
 
-def _messages_line(counts: dict[str, int]) -> str:
-    if not counts["submitted"]:
-        return "No messages submitted on this device yet."
-    parts = []
-    if counts["delivered"]:
-        parts.append(click.style(f"{counts['delivered']} safe at the office", fg="green"))
-    if counts["carried"]:
-        parts.append(f"{counts['carried']} carried by colleagues too")
-    if counts["on_this_device_only"]:
-        parts.append(click.style(f"{counts['on_this_device_only']} on this device only", fg="yellow"))
-    if counts["refused"]:
-        parts.append(click.style(f"{counts['refused']} refused by the registry", fg="red"))
-    return f"{amount(counts['submitted'], 'message')} submitted: {', '.join(parts)}."
+# --- lists ------------------------------------------------------------------------------------------------------
 
 
-def _carrying_line(carrying: dict[str, int]) -> str:
-    if not carrying["bundles"]:
-        return "Carrying nothing for colleagues."
-    bundles, sources = amount(carrying["bundles"], "bundle"), amount(carrying["sources"], "colleague")
-    return f"Carrying {bundles} ({size(carrying['bytes'])}) of {sources}."
+def message_state(message: dict[str, Any]) -> str:
+    """Where a message of this device is, as `messages` has it."""
+    state: Words = {
+        "on_this_device_only": say("on this device only"),
+        "carried": count("carried by {n} colleague", "carried by {n} colleagues", message["copies"]),
+        "delivered": say("safe at the office"),
+        "accepted": say("accepted"),
+        "refused": say("REFUSED"),
+    }[message["state"]]
+    if message["to"] != "office":
+        if message["state"] == "delivered":
+            state = say("delivered")
+        return str(say("{state}, to {name}", state=state, name=plain(message["to"])))
+    if message["reason"]:
+        return f"{state}: {plain(message['reason'])}"
+    return str(state)
 
 
-def _contacts_line(told: dict[str, Any]) -> str:
-    contacts = told["contacts"]
-    uplink = " The office is reached from here." if told["uplink"] else _no_uplink(told)
-    if not contacts:
-        return f"Nobody in contact.{uplink}"
-    people = ", ".join(f"{c['name']} ({', '.join(c['roles'])}, {duration(c['since_s'])})" for c in contacts)
-    return f"In contact with {people}.{uplink}"
-
-
-def _no_uplink(told: dict[str, Any]) -> str:
-    problem = told.get("uplink_problem")
-    if problem is None or any(alarm["code"] == problem["code"] for alarm in told["alarms"]):
-        return ""
-    return f" The office is not reached from here. {plain(problem['text'])}"
-
-
-def _advice(told: dict[str, Any]) -> str:
-    counts = told["messages"]
-    waiting = counts["submitted"] - counts["delivered"]
-    if told["alarms"]:
-        return "see what is marked with '!' above."
-    if counts["refused"]:
-        return "see with `meshnode messages` what was refused and why, and record it again."
-    if counts["on_this_device_only"] and not told["contacts"]:
-        return "keep this device safe, and meet a colleague or come near the office."
-    if waiting and told["contacts"]:
-        return "nothing; it goes on by itself while you are in contact."
-    if waiting:
-        return "nothing; colleagues carry it, and this device keeps its copy until the office has signed."
-    return "nothing; all is well."
-
-
-def messages_screen(told: list[dict[str, Any]]) -> str:
+def messages_screen(told: list[dict[str, Any]], look: Look | None = None) -> str:
     """The screen of `meshnode messages`."""
     if not told:
-        return "No messages submitted on this device yet."
-    rows = []
-    for message in told:
-        state = _STATES[message["state"]]
-        if message["state"] == "carried":
-            state = f"carried by {message['copies']}"
-        if message["reason"]:
-            state = f"{state}: {plain(message['reason'])}"
-        if message["to"] != "office":
-            state = f"{'delivered' if message['state'] == 'delivered' else state}, to {message['to']}"
-        at = datetime.fromtimestamp(message["submitted_ms"] / 1000).astimezone()
-        rows.append(
-            [
-                at.strftime("%Y-%m-%d %H:%M"),
-                state,
-                size(message["size_bytes"]),
-                plain(message["kind"]) or "-",
-                plain(message["reference"]) or "-",
-                message["key"],
-            ]
-        )
-    return table(["submitted", "where", "size", "kind", "reference", "key"], rows)
+        return str(say("No messages submitted on this device yet."))
+    rows = [
+        [
+            moment(message["submitted_ms"]),
+            message_state(message),
+            size(message["size_bytes"]),
+            plain(message["kind"]) or "-",
+            plain(message["reference"]) or "-",
+            message["key"],
+        ]
+        for message in told
+    ]
+    heads = (say("submitted"), say("where"), say("size"), say("kind"), say("reference"), say("key"))
+    return table(list(map(str, heads)), rows, look)
 
 
-def received_screen(told: list[dict[str, Any]]) -> str:
+def received_screen(told: list[dict[str, Any]], look: Look | None = None) -> str:
     """The screen of `meshnode messages --received`: one paragraph a message, the newest last."""
     if not told:
-        return "The office has not written to this device."
+        return str(say("The office has not written to this device."))
+    look = look or Look()
     paragraphs = []
     for message in told:
-        at = datetime.fromtimestamp(message["received_ms"] / 1000).astimezone()
-        what = plain(message["reference"]) or plain(message["kind"]) or "message"
-        head = f"{at:%Y-%m-%d %H:%M}  {what}, from {message['source']['name']}"
-        text = "\n".join(f"  {plain(line)}" for line in message["text"].splitlines())
+        what = plain(message["reference"]) or plain(message["kind"]) or say("message")
+        head = say(
+            "{time}  {what}, from {name}",
+            time=moment(message["received_ms"]),
+            what=what,
+            name=message["source"]["name"],
+        )
         files = ", ".join(plain(file["name"]) for file in message["files"])
-        lines = [click.style(head, bold=True), text, f"  {files} in {message['path']}"]
-        paragraphs.append("\n".join(line for line in lines if line))
+        lines = [look.style(str(head), bold=True)]
+        for line in message["text"].splitlines():
+            lines += look.wrap(plain(line), "  ", "  ")
+        lines += look.wrap(say("{files} in {folder}", files=files, folder=message["path"]), "  ", "  ")
+        paragraphs.append("\n".join(lines))
     return "\n\n".join(paragraphs)
 
 
-def devices_screen(told: list[dict[str, Any]]) -> str:
+def devices_screen(told: list[dict[str, Any]], look: Look | None = None) -> str:
     """The screen of `meshnode devices`."""
     if not told:
-        return "No device has been heard of here yet."
-    rows = [[device["name"], ", ".join(device["roles"]), device["id"]] for device in told]
-    return table(["name", "role", "id"], rows)
+        return str(say("No device has been heard of here yet."))
+    rows = [[device["name"], roles(device["roles"]), device["id"]] for device in told]
+    return table([str(say("name")), str(say("role")), "id"], rows, look)
 
 
-def peers_screen(told: list[dict[str, Any]]) -> str:
+def peers_screen(told: list[dict[str, Any]], look: Look | None = None) -> str:
     """The screen of `meshnode peers`."""
     if not told:
-        return "Nobody in contact."
+        return str(say("Nobody in contact."))
     rows = [
         [
             peer["name"],
-            ", ".join(peer["roles"]),
+            roles(peer["roles"]),
             peer["address"],
             duration(peer["since_s"]),
-            "yes" if peer["uplink"] else "no",
+            str(say("yes") if peer["uplink"] else say("no")),
         ]
         for peer in told
     ]
-    return table(["name", "role", "address", "in contact for", "reaches the office"], rows)
+    heads = (say("name"), say("role"), say("address"), say("in contact for"), say("reaches the office"))
+    return table(list(map(str, heads)), rows, look)

@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-import contextlib
+import itertools
 import json
 import math
-import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import click
 
-from meshnode.app.cli.screen import amount, duration, size, table
+from meshnode.app.cli.progress import progress
+from meshnode.app.cli.screen import duration, size, table
 from meshnode.core.errors import FileTrouble
 from meshnode.core.limits import FOREIGN_QUOTA_BYTES, PAYLOAD_SIZE_MAX
+from meshnode.core.words import Words, count, say
 
 if TYPE_CHECKING:
     from meshnode.sim.canvas import Canvas
@@ -27,13 +28,13 @@ _FILE: Final = click.Path(path_type=Path, dir_okay=False, readable=False)
 def _names(_: click.Context, __: click.Parameter, value: str | None) -> tuple[str, ...]:
     names = tuple(name.strip() for name in (value or "").split(",") if name.strip())
     if value is not None and not names:
-        raise click.BadParameter("it names no node")
+        raise click.BadParameter(str(say("it names no node")))
     return names
 
 
 def _end(_: click.Context, __: click.Parameter, value: float | None) -> float | None:
     if value is not None and not (math.isfinite(value) and value > 0):
-        raise click.BadParameter("it must be more than 0 seconds.")
+        raise click.BadParameter(str(say("it must be more than 0 seconds.")))
     return value
 
 
@@ -106,9 +107,10 @@ def simulate(
         _write_example(example, seed)
         return
     if contacts is None or workload is None or not gateways:
-        raise click.UsageError(
+        text = say(
             "It needs --contacts, --workload and --gateways; `meshnode simulate --example DIR` writes some to try."
         )
+        raise click.UsageError(str(text))
     from meshnode.sim.canvas import canvas_maker
     from meshnode.sim.carrying import carry
     from meshnode.sim.figures import figures_of
@@ -117,11 +119,23 @@ def simulate(
     make = canvas_maker(plot) if plot is not None else None  # says what is missing before the long run
     plan = read_plan(contacts, workload, gateways)
     for name in plan.gateways_unvisited:
-        _warn(f"the gateway {name} occurs in no contact")
-    with _progress(len(plan.stretches(until_s))) as on_contact:
-        run = carry(plan, store_bytes=store_bytes, until_s=until_s, seed=seed, on_contact=on_contact)
+        _warn(say("the gateway {name} occurs in no contact", name=name))
+    with progress(say("Carrying"), is_bytes=False) as show:
+        contacts_done, contacts_total = itertools.count(1), len(plan.stretches(until_s))
+        run = carry(
+            plan,
+            store_bytes=store_bytes,
+            until_s=until_s,
+            seed=seed,
+            on_contact=lambda: show(next(contacts_done), contacts_total),
+        )
     if run.broken_off:
-        _warn(f"{amount(run.broken_off, 'contact')} broken off by the nodes, which is a fault of meshnode's")
+        broken = count(
+            "{n} contact broken off by the nodes, which is a fault of meshnode's",
+            "{n} contacts broken off by the nodes, which is a fault of meshnode's",
+            run.broken_off,
+        )
+        _warn(broken)
     figures = figures_of(run)
     if as_json:
         given = {"gateways": sorted(set(gateways)), "store_bytes": store_bytes, "seed": seed}
@@ -132,18 +146,8 @@ def simulate(
         _draw(run, plot, make)
 
 
-def _warn(text: str) -> None:
+def _warn(text: Words) -> None:
     click.echo(f"meshnode: {text}", err=True)
-
-
-@contextlib.contextmanager
-def _progress(contacts: int) -> Iterator[Callable[[], None]]:
-    """Where a person watches, a bar that moves by contacts."""
-    if not sys.stderr.isatty():
-        yield lambda: None
-        return
-    with click.progressbar(length=contacts, label="Carrying", file=sys.stderr) as bar:
-        yield lambda: bar.update(1)
 
 
 def _draw(run: Carried, path: Path, make: Callable[[float, float], Canvas]) -> None:
@@ -152,14 +156,17 @@ def _draw(run: Carried, path: Path, make: Callable[[float, float], Canvas]) -> N
     try:
         path.write_bytes(draw(run, make))
     except OSError as error:
-        raise FileTrouble(path=path, problem=f"cannot be written: {error.strerror}") from None
+        raise FileTrouble(
+            path=path, problem=say("cannot be written: {problem}", problem=error.strerror)
+        ) from None
 
 
 def _write_example(folder: Path, seed: int) -> None:
     from meshnode.sim.example import CONTACTS, WORKLOAD, write_example
 
     gateways = write_example(folder, seed)
-    click.echo(f"A week of 12 officers on 7 motorbikes is in {folder}. Try:\n")
+    click.echo(say("A week of 12 officers on 7 motorbikes is in {folder}. Try:", folder=folder))
+    click.echo()
     click.echo(
         f"meshnode simulate --contacts {folder / CONTACTS} --workload {folder / WORKLOAD} "
         f"--gateways {','.join(gateways)}"
@@ -173,16 +180,34 @@ def screen(figures: Figures) -> str:
     """The text for a person."""
     share, byte_share = _percent(figures.delivered_share), _percent(figures.delivered_byte_share)
     copies = figures.copies_per_delivered
-    made = f", {copies:.1f} copies made for each delivered message" if copies is not None else ""
-    head = f"{figures.delivered} of {amount(figures.messages, 'message')} delivered"
-    lines = [
-        click.style(f"{head} ({share}; {byte_share} of the bytes)", bold=True),
-        "",
-        f"  Delay: {_time(figures.mean_delay_s)} on average, {_time(figures.median_delay_s)} for the middle one,"
-        f" {_time(figures.p95_delay_s)} for 95 % of all;",
-        f"  a message that is not delivered counts as waiting to the end, after {_time(figures.end_s)}.",
-        f"  {size(figures.bytes_moved)} moved in {amount(figures.contacts, 'contact')}{made}.",
-    ]
+    head = count(
+        "{delivered} of {n} message delivered ({share}; {byte_share} of the bytes)",
+        "{delivered} of {n} messages delivered ({share}; {byte_share} of the bytes)",
+        figures.messages,
+        delivered=figures.delivered,
+        share=share,
+        byte_share=byte_share,
+    )
+    delay = say(
+        "Delay: {mean} on average, {median} for the middle one, {p95} for 95 % of all;",
+        mean=_time(figures.mean_delay_s),
+        median=_time(figures.median_delay_s),
+        p95=_time(figures.p95_delay_s),
+    )
+    waiting = say(
+        "a message that is not delivered counts as waiting to the end, after {end}.", end=_time(figures.end_s)
+    )
+    moved = count(
+        "{size} moved in {n} contact",
+        "{size} moved in {n} contacts",
+        figures.contacts,
+        size=size(figures.bytes_moved),
+    )
+    if copies is not None:
+        moved = say(
+            "{moved}, {copies} copies made for each delivered message", moved=moved, copies=f"{copies:.1f}"
+        )
+    lines = [click.style(head, bold=True), "", f"  {delay}", f"  {waiting}", f"  {moved}."]
     carriers = [node for node in figures.nodes if not node.gateway]
     gateways = [node for node in figures.nodes if node.gateway]
     for part in (_carriers(carriers), _gateways(gateways)):
@@ -196,18 +221,20 @@ def _percent(share: float) -> str:
 
 
 def _time(seconds: float) -> str:
-    return duration(round(seconds)) if seconds < 48 * 3600 else f"{seconds / 86400:.1f} days"
+    if seconds < 48 * 3600:
+        return duration(round(seconds))
+    return str(say("{days} days", days=f"{seconds / 86400:.1f}"))
 
 
 def _carriers(nodes: list[NodeFigures]) -> str:
     heads = [
-        "node",
-        "submitted",
-        "delivered",
-        "mean delay",
-        "carried for others",
-        "sources",
-        "still on board",
+        say("node"),
+        say("submitted"),
+        say("delivered"),
+        say("mean delay"),
+        say("carried for others"),
+        say("sources"),
+        say("still on board"),
     ]
     rows: list[list[Any]] = [
         [
@@ -221,9 +248,10 @@ def _carriers(nodes: list[NodeFigures]) -> str:
         ]
         for node in nodes
     ]
-    return table(heads, [[str(cell) for cell in row] for row in rows])
+    return table([str(head) for head in heads], [[str(cell) for cell in row] for row in rows])
 
 
 def _gateways(nodes: list[NodeFigures]) -> str:
     rows = [[node.name, str(node.taken_in), str(node.submitted or "-")] for node in nodes]
-    return table(["gateway", "messages that came here first", "submitted here"], rows)
+    heads = (say("gateway"), say("messages that came here first"), say("submitted here"))
+    return table([str(head) for head in heads], rows)

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING
 
 import click
 
-from meshnode.app.cli.carrying import _Line
-from meshnode.app.cli.screen import amount, json_text, plain, size
+from meshnode.app.cli.progress import progress
+from meshnode.app.cli.screen import json_text, plain, size
+from meshnode.core.words import Words, count, say
 
 if TYPE_CHECKING:
     from meshnode.app.salvage import Summary
@@ -36,8 +37,8 @@ def salvage_(path: Path, out: Path | None, as_json: bool) -> None:
     from meshnode.app.home import Home
     from meshnode.app.salvage import salvage
 
-    with _Line("read") as line:
-        done = salvage(Home(path), out, line.show)
+    with progress(say("Reading")) as show:
+        done = salvage(Home(path), out, show)
     if as_json:
         click.echo(json_text(dataclasses.asdict(done)))
         return
@@ -46,28 +47,36 @@ def salvage_(path: Path, out: Path | None, as_json: bool) -> None:
 
 def salvage_screen(done: Summary) -> str:
     """What was rescued, what was lost, and where it all is now."""
-    lines = [
-        f"Rescued {amount(done.bundles, 'bundle')}, {amount(done.messages, 'message')} of this device,"
-        f" {amount(done.receipts, 'receipt')} and {amount(done.certificates, 'certificate')}"
-        f" ({size(done.size_bytes)}); {amount(done.lost, 'bundle')} lost.",
-    ]
+    rescued = say(
+        "Rescued {bundles}, {messages}, {receipts} and {certificates} ({size}); {lost}.",
+        bundles=count("{n} bundle", "{n} bundles", done.bundles),
+        messages=count("{n} message of this device", "{n} messages of this device", done.messages),
+        receipts=count("{n} receipt", "{n} receipts", done.receipts),
+        certificates=count("{n} certificate", "{n} certificates", done.certificates),
+        size=size(done.size_bytes),
+        lost=count("{n} bundle lost", "{n} bundles lost", done.lost),
+    )
+    lines: list[Words | str] = [rescued]
     if done.affected:
-        lines.append("Not whole any more, and not known to be at the office:")
+        lines.append(say("Not whole any more, and not known to be at the office:"))
         lines.extend(
             f"  {plain(it.reference)} ({it.key})" if it.reference else f"  {it.key}" for it in done.affected
         )
-        lines.append("They come back if a colleague carries them; if they do not, record them again.")
+        lines.append(say("They come back if a colleague carries them; if they do not, record them again."))
     if done.kept is None:
         where = _files(done.path, [done.payloads] if done.payloads else [])
-        lines.append(f"The rescued store is {where}; that of this node is as it was.")
+        lines.append(say("The rescued store is {store}; that of this node is as it was.", store=where))
     else:
         where = _files(done.kept, done.kept_payloads)
-        lines.append(f"The damaged store is kept as {where}; this node can be started again.")
-    return "\n".join(lines)
+        lines.append(
+            say("The damaged store is kept as {store}; this node can be started again.", store=where)
+        )
+    return "\n".join(map(str, lines))
 
 
-def _files(path: Path, payloads: list[Path]) -> str:
+def _files(path: Path, payloads: list[Path]) -> Words | str:
     """Where a store is, with its large payloads, which belong in the same folder under the same name."""
     if not payloads:
         return plain(str(path))
-    return f"{plain(str(path))} with {' and '.join(plain(each.name) for each in payloads)} beside it"
+    names = ", ".join(plain(each.name) for each in payloads)
+    return say("{store} with {payloads} beside it", store=plain(str(path)), payloads=names)

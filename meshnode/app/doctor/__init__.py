@@ -46,6 +46,7 @@ from meshnode.app.home import Home, Membership
 from meshnode.app.logs import escaped
 from meshnode.core.errors import MeshnodeError, NotRunning
 from meshnode.core.uplink import Failure
+from meshnode.core.words import count, say
 from meshnode.drivers.probe import Probe
 
 T = TypeVar("T")
@@ -82,9 +83,13 @@ def render(findings: list[Finding]) -> str:
         lines.append(f"{'ok' if finding.ok else '!!'}  {escaped(finding.text)}")
         if finding.what_to_do:
             lines.append(f"    {escaped(finding.what_to_do)}")
-    count = sum(not finding.ok for finding in findings)
-    lines.append("")
-    lines.append("All is well." if not count else f"{count} of these need something to be done.")
+    wrong = sum(not finding.ok for finding in findings)
+    summary = say("All is well.")
+    if wrong:
+        summary = count(
+            "{n} of these needs something to be done.", "{n} of these need something to be done.", wrong
+        )
+    lines += ["", str(summary)]
     return "\n".join(lines)
 
 
@@ -104,16 +109,18 @@ async def _ask_daemon(home: Home) -> tuple[dict[str, Any] | None, list[Finding]]
         try:
             status: dict[str, Any] = await _blocking(partial(Client(home).request, "GET", "/v1/status"))
         except NotRunning:
-            text = "The node is not running, so nothing is carried or delivered."
-            return None, [bad("not-running", text, "Start it with `meshnode run`, or its service.")]
+            text = say("The node is not running, so nothing is carried or delivered.")
+            return None, [bad("not-running", text, say("Start it with `meshnode run`, or its service."))]
         except MeshnodeError as error:
             return None, [of_error("not-answering", error)]
-        findings = [well("running", f"The node runs; devices in contact: {len(status['contacts'])}.")]
+        text = say("The node runs; devices in contact: {n}.", n=len(status["contacts"]))
+        findings = [well("running", text)]
         # a problem of the uplink is told with the office
         told = [alarm for alarm in status["alarms"] if alarm["code"] != "portal"]
         findings.extend(of_sentence(alarm["code"], alarm["text"]) for alarm in told)
         return status, findings
-    return None, [bad("not-answering", "The node does not answer.", "Look at what its daemon logs.")]
+    text = say("The node does not answer.")
+    return None, [bad("not-answering", text, say("Look at what its daemon logs."))]
 
 
 async def _look_around(
@@ -158,15 +165,24 @@ async def _look_around(
                 nursery.start_soon(part)
     findings = [each for name in ("hearing", "door", "peers", "office") for each in parts.get(name, [])]
     if limit.cancelled_caught:
-        late = ", ".join(name for name in ("hearing", "door", "peers", "office") if name not in parts)
-        findings.append(bad("unfinished", f"Not finished in time: {late}.", "Try again."))
+        names = {
+            "hearing": say("hearing"),
+            "door": say("door"),
+            "peers": say("peers"),
+            "office": say("office"),
+        }
+        late = ", ".join(str(said) for name, said in names.items() if name not in parts)
+        findings.append(
+            bad("unfinished", say("Not finished in time: {parts}.", parts=late), say("Try again."))
+        )
     findings.append(check_clock([answer.hello.wall_ms for answer in answers if answer.hello is not None]))
     return findings
 
 
 async def _hear(config: Config, membership: Membership, status: dict[str, Any] | None) -> list[Finding]:
     if not config.discovery:
-        return [well("discovery", "`discovery` is off in config.toml: only configured peers are met.")]
+        text = say("`discovery` is off in config.toml: only configured peers are met.")
+        return [well("discovery", text)]
     networks = local_ipv4()
     found = [check_probe_port()]
     if not networks:

@@ -20,6 +20,7 @@ import trio
 
 from meshnode.app.doctor.finding import Finding, bad, well
 from meshnode.core.dialing import MESH_PORT
+from meshnode.core.words import count, say
 from meshnode.drivers import network
 from meshnode.drivers.probe import Probe, decode, encode
 
@@ -59,15 +60,16 @@ def check_addresses() -> Finding:
     try:
         local = network.local_networks()
     except OSError as error:
-        return well("addresses", f"This system does not tell its addresses: {error.strerror}.")
+        text = say("This system does not tell its addresses: {problem}.", problem=error.strerror)
+        return well("addresses", text)
     if not local:
         return bad(
             "no-address",
-            "This device is in no local network, so there are no neighbours.",
-            "Switch on Wi-Fi and join the network where the colleagues are, or open a hotspot for them.",
+            say("This device is in no local network, so there are no neighbours."),
+            say("Switch on Wi-Fi and join the network where the colleagues are, or open a hotspot for them."),
         )
     told = ", ".join(str(each.ip) for each in local)
-    return well("addresses", f"This device is in a network, as {told}.")
+    return well("addresses", say("This device is in a network, as {addresses}.", addresses=told))
 
 
 # --- who is heard ---
@@ -150,37 +152,49 @@ async def _broadcast(own: IPv4Interface, probe: Probe, heard: Heard) -> None:
 def judge_hearing(heard: Heard, own: list[str], *, in_contact: bool) -> list[Finding]:
     """What is to be said of it. `in_contact`: the daemon has a contact or an uplink."""
     findings = []
-    deaf = {ip: heard.deaf.get(ip, "it does not hear itself") for ip in own if ip not in heard.echoes}
+    deaf = [ip for ip in own if ip not in heard.echoes]
     if deaf:
-        told = ", ".join(f"{ip} ({why})" for ip, why in deaf.items())
+        mute = say("it does not hear itself")
+        told = ", ".join(str(say("{ip} ({problem})", ip=ip, problem=heard.deaf.get(ip, mute))) for ip in deaf)
         findings.append(
             bad(
                 "multicast",
-                f"Multicast does not leave or reach this device at {told}.",
-                "Allow UDP port 5353 (mDNS) in this device's firewall.",
+                say("Multicast does not leave or reach this device at {addresses}.", addresses=told),
+                say("Allow UDP port 5353 (mDNS) in this device's firewall."),
             )
         )
     elif heard.others:
-        findings.append(well("multicast", f"Multicast works: {len(heard.others)} other devices were heard."))
+        text = count(
+            "Multicast works: {n} other device was heard.",
+            "Multicast works: {n} other devices were heard.",
+            len(heard.others),
+        )
+        findings.append(well("multicast", text))
     elif heard.nodes:
         findings.append(
             well(
                 "multicast",
-                "This network does not forward multicast. Nodes find each other by broadcast all the same.",
+                say(
+                    "This network does not forward multicast. Nodes find each other by broadcast all the same."
+                ),
             )
         )
     if heard.nodes or in_contact:
-        findings.append(
-            well("neighbours", f"Nodes of the fleet that answered in this network: {len(heard.nodes)}.")
-        )
+        text = say("Nodes of the fleet that answered in this network: {n}.", n=len(heard.nodes))
+        findings.append(well("neighbours", text))
     elif own:
         findings.append(
             bad(
                 "neighbours",
-                f"No node of the fleet was heard in this network within {LISTEN_S:.0f} s: nobody is here, or the"
-                " network keeps its devices from each other.",
-                "See that the colleague's node runs and is in the same network. If it is, use the hotspot of a phone:"
-                " one of the two opens it, the other one joins.",
+                say(
+                    "No node of the fleet was heard in this network within {seconds} s: nobody is here, or the network"
+                    " keeps its devices from each other.",
+                    seconds=round(LISTEN_S),
+                ),
+                say(
+                    "See that the colleague's node runs and is in the same network. If it is, use the hotspot of a"
+                    " phone: one of the two opens it, the other one joins."
+                ),
             )
         )
     return findings
@@ -202,11 +216,19 @@ async def check_own_door(port: int) -> Finding | None:
     except (OSError, trio.TooSlowError):
         return bad(
             "firewall",
-            f"The node runs and cannot be reached at its own address {ip}, TCP port {port}.",
-            f"Allow TCP port {port} in this device's firewall, and see that `listen` in config.toml is not an address"
-            " of loopback.",
+            say(
+                "The node runs and cannot be reached at its own address {ip}, TCP port {port}.",
+                ip=ip,
+                port=port,
+            ),
+            say(
+                "Allow TCP port {port} in this device's firewall, and see that `listen` in config.toml is not an"
+                " address of loopback.",
+                port=port,
+            ),
         )
-    return well("firewall", f"The node answers at its own address {ip}, TCP port {port}.")
+    text = say("The node answers at its own address {ip}, TCP port {port}.", ip=ip, port=port)
+    return well("firewall", text)
 
 
 def read_firewall() -> str:
@@ -230,8 +252,8 @@ def judge_firewall(rules: str, port: int) -> Finding | None:
         return None
     return well(
         "firewall-rules",
-        f"This device's firewall drops what no rule allows, and no rule names port {port}.",
-        f"If colleagues are not met, allow TCP and UDP port {port}, and UDP port 5353.",
+        say("This device's firewall drops what no rule allows, and no rule names port {port}.", port=port),
+        say("If colleagues are not met, allow TCP and UDP port {port}, and UDP port 5353.", port=port),
     )
 
 
@@ -247,9 +269,14 @@ async def check_isolation(silent: list[str]) -> Finding | None:
         return None
     return bad(
         "isolation",
-        f"The gateway answers, and {len(near)} devices that were met in this network before do not. Perhaps they are"
-        " away; perhaps this network keeps its devices from each other (client isolation).",
-        "If the colleagues are here, use the hotspot of a phone, or have the isolation switched off.",
+        count(
+            "The gateway answers, and {n} device that was met in this network before does not. Perhaps it is away;"
+            " perhaps this network keeps its devices from each other (client isolation).",
+            "The gateway answers, and {n} devices that were met in this network before do not. Perhaps they are away;"
+            " perhaps this network keeps its devices from each other (client isolation).",
+            len(near),
+        ),
+        say("If the colleagues are here, use the hotspot of a phone, or have the isolation switched off."),
     )
 
 

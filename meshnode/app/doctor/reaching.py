@@ -24,6 +24,7 @@ from meshnode.core.errors import BadAddress, MeshnodeError, RemoteError
 from meshnode.core.frames import FrameReader, Hello
 from meshnode.core.identity import Certificate
 from meshnode.core.uplink import Failure
+from meshnode.core.words import count, say
 from meshnode.drivers.tls import NoContact, Tls
 
 #: Addresses that are tried, the newest first.
@@ -34,6 +35,8 @@ _HELLO_S: Final = 2.0
 
 #: Problems of an uplink that hamlets have, and no person's fault.
 _USUAL: Final = ("no-network", "no-internet", "metered-budget")
+
+_ASK_AUTHORITY: Final = say("Ask the authority, which sees it with `meshnode authority show`.")
 
 Dial = Callable[[str, int], Awaitable[tuple[trio.abc.Stream, Certificate]]]
 
@@ -128,24 +131,37 @@ def judge_peers(answers: list[Answer]) -> list[Finding]:
         findings.append(
             bad(
                 "other-fleet",
-                f"What answers at {_list(others)} belongs to another fleet.",
-                "Compare the fleet that `meshnode status` shows on both devices; the one in the wrong fleet needs a new"
-                " home there and a welcome of the right authority.",
+                say("What answers at {addresses} belongs to another fleet.", addresses=_list(others)),
+                say(
+                    "Compare the fleet that `meshnode status` shows on both devices; the one in the wrong fleet needs a"
+                    " new home there and a welcome of the right authority."
+                ),
             )
         )
     if away:
         findings.append(
             bad(
                 "refused",
-                f"{_list(away)} closed the contact as soon as it saw this device: most likely this device was revoked.",
-                "Ask the authority, which sees it with `meshnode authority show`.",
+                say(
+                    "{addresses} closed the contact as soon as it saw this device: most likely this device was"
+                    " revoked.",
+                    addresses=_list(away),
+                ),
+                _ASK_AUTHORITY,
             )
         )
     counts = Counter("met" if answer.hello else "not met" for answer in answers)
     if counts["met"]:
-        findings.append(well("peers", f"{counts['met']} of {len(answers)} known addresses answered well."))
+        text = count(
+            "{met} of {n} known address answered well.",
+            "{met} of {n} known addresses answered well.",
+            len(answers),
+            met=counts["met"],
+        )
+        findings.append(well("peers", text))
     elif answers and not findings:
-        findings.append(well("peers", f"Nobody answered where nodes may be: {len(answers)} tried."))
+        text = say("Nobody answered where nodes may be: {n} tried.", n=len(answers))
+        findings.append(well("peers", text))
     return findings
 
 
@@ -166,9 +182,11 @@ async def check_office(
     if membership.office is not None:
         return None, []
     if status is not None and status["uplink"]:
-        return well("office", "The office is reached from here."), []
+        return well("office", say("The office is reached from here.")), []
     if not addresses:
-        text = "The fleet document names no address of the office on the internet: it is met in its own network only."
+        text = say(
+            "The fleet document names no address of the office on the internet: it is met in its own network only."
+        )
         return well("office", text), []
     if status is not None and (problem := status.get("uplink_problem")):
         found = of_sentence(f"office-{problem['code']}", problem["text"])
@@ -197,15 +215,19 @@ def _unmetered(config: UplinkConfig) -> UplinkConfig:
 
 def _judge_office(uplink: Uplink, addresses: list[str], answers: list[Answer]) -> Finding:
     if met := next((answer for answer in answers if answer.hello is not None), None):
-        return well("office", f"The office answers at {met.address}.")
+        return well("office", say("The office answers at {address}.", address=met.address))
     if away := next((answer for answer in answers if answer.turned_away), None):
         return bad(
             "office-refused",
-            f"The office at {away.address} closed the contact as soon as it saw this device: most likely this device"
-            " was revoked.",
-            "Ask the authority, which sees it with `meshnode authority show`.",
+            say(
+                "The office at {address} closed the contact as soon as it saw this device: most likely this device was"
+                " revoked.",
+                address=away.address,
+            ),
+            _ASK_AUTHORITY,
         )
     problem = uplink.problem(addresses)
     if problem is None:
-        return bad("office", "The office did not answer in time.", "Try again where the network is better.")
+        text = say("The office did not answer in time.")
+        return bad("office", text, say("Try again where the network is better."))
     return of_sentence(f"office-{problem.code}", problem.text)

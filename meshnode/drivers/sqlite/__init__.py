@@ -15,6 +15,8 @@ check of the whole file, which would take minutes.
     summaries  the same of many entries at once
     slots      large payloads, written once   heads      what a slot says of itself
     swapping   one store in place of another  pages      rows out of what is left of a damaged file
+    remembering  what happened and when, and the sums of days
+    versions   which program wrote it
 
 One connection writes, one reads; both may be used from any thread, one at a time. What is dropped is given back to
 the disk by `tidy`, a bit at a time, when there is nothing else to do (incremental auto-vacuum; slots move forward);
@@ -30,12 +32,12 @@ import time
 import zlib
 from collections import Counter
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Final
 
 from meshnode.core.bundle import journal_id
-from meshnode.core.errors import StoreTooNew, StoreTrouble
+from meshnode.core.errors import StoreTrouble
 from meshnode.core.identity import JournalId
 from meshnode.core.limits import MIB
 from meshnode.core.rows import (
@@ -55,7 +57,8 @@ from meshnode.core.rows import (
     Snapshot,
     StoredBundle,
 )
-from meshnode.drivers.sqlite import loading
+from meshnode.core.words import say
+from meshnode.drivers.sqlite import loading, remembering
 from meshnode.drivers.sqlite.heads import Head
 from meshnode.drivers.sqlite.schema import (
     FORMAT_MAX,
@@ -73,6 +76,7 @@ from meshnode.drivers.sqlite.schema import (
 from meshnode.drivers.sqlite.slots import SLOTTED_SIZE, find_slots, move_slots
 from meshnode.drivers.sqlite.summaries import Summaries
 from meshnode.drivers.sqlite.swapping import finish_swap
+from meshnode.drivers.sqlite.versions import refuse_newer, sign
 
 __all__ = ["PAGE_SIZE", "SCHEMA_VERSION", "SqliteStore", "StoreDamaged"]
 
@@ -117,6 +121,8 @@ class SqliteStore:
         """SQLite would let the umask decide who may read; its log files take over what this one has."""
         try:
             finish_swap(self._path)
+            with suppress(FileNotFoundError):
+                refuse_newer(self._path)
             os.close(os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
         except OSError as error:
             raise StoreTrouble(path=self._path, problem=error.strerror or str(error)) from None
@@ -133,9 +139,9 @@ class SqliteStore:
     def _prepare(self) -> None:
         version = self._writer.execute("PRAGMA user_version").fetchone()[0]
         if not 0 <= version < FORMAT_MAX:
-            raise StoreDamaged(path=self._path, problem=f"its format is said to be {version}")
-        if version > SCHEMA_VERSION:
-            raise StoreTooNew(path=self._path, theirs=version, ours=SCHEMA_VERSION)
+            raise StoreDamaged(
+                path=self._path, problem=say("its format is said to be {version}", version=version)
+            )
         if version == 0:
             self._writer.execute(f"PRAGMA page_size = {PAGE_SIZE}")
             self._writer.execute("PRAGMA auto_vacuum = INCREMENTAL")
@@ -146,6 +152,7 @@ class SqliteStore:
             self._writer.executescript(f"BEGIN;{SCHEMA}PRAGMA user_version = {SCHEMA_VERSION};COMMIT;")
         for older in range(version or SCHEMA_VERSION, SCHEMA_VERSION):
             self._writer.executescript(f"BEGIN;{UPGRADES[older]}PRAGMA user_version = {older + 1};COMMIT;")
+        sign(self._writer)
 
     @property
     def payloads_path(self) -> Path:
@@ -190,6 +197,7 @@ class SqliteStore:
                 addresses=loading.load_addresses(self._writer, damaged),
                 encounters=loading.load_encounters(self._writer, damaged),
             )
+            remembering.load(self._writer, snapshot, damaged)
         snapshot.damaged = dict(+damaged)
         return snapshot
 
@@ -213,7 +221,8 @@ class SqliteStore:
         header, signature, payload, born_s, arrived_ms, crc = row
         whole = type(header) is type(signature) is type(payload) is bytes and type(arrived_ms) is int
         if not whole or type(born_s) is not float or crc not in (None, zlib.crc32(header + signature)):
-            raise Rotten(path=self._path, problem=f"number {number} of journal {journal.hex()}")
+            wrong = say("number {number} of journal {journal}", number=number, journal=journal.hex())
+            raise Rotten(path=self._path, problem=wrong)
         return StoredBundle(header, signature, payload, born_s, arrived_ms)
 
     def _read(self, place: tuple[JournalId, int]) -> Any:
@@ -228,7 +237,9 @@ class SqliteStore:
                 if head is not None and head.checksum == crc:
                     return head.header, head.signature, payload, born_s, head.arrived_ms, crc
             if row == before:
-                raise StoreDamaged(path=self._path, problem=f"slot {slot} is not what it should be")
+                raise StoreDamaged(
+                    path=self._path, problem=say("slot {slot} is not what it should be", slot=slot)
+                )
             before = row  # another may have come into its slot meanwhile: then its row is gone, or names another slot
         return None
 
@@ -344,6 +355,8 @@ class SqliteStore:
                 do("INSERT OR REPLACE INTO encounter VALUES (?, ?, ?, ?, ?)", met)
             case PutClock():
                 pass  # every commit does
+            case _:
+                remembering.apply(self._writer, row)
 
     def _journal_row(self, put: PutBundle) -> int:
         row = self._journals.get(put.journal)

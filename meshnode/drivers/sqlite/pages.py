@@ -126,6 +126,15 @@ class Pages:
             if number not in skip:
                 yield from self._rows_on(number, self.page(number), wanted)
 
+    def small_table(self, name: str) -> list[list[Value]]:
+        """The rows of a table WITHOUT ROWID that fits on one page, in a database that is whole; else what is found."""
+        schema = self._rows_on(1, self.page(1), lambda types: len(types) == 5)
+        roots = [row.values[3] for row in schema if row.values[:2] == ["table", name]]
+        numbers = [root for root in roots if isinstance(root, int) and 1 < root <= self.count]
+        return [
+            row.values for root in numbers for row in self._rows_on(root, self.page(root), lambda _: True)
+        ]
+
     def _rows_on(self, number: int, page: bytes, wanted: Callable[[list[int]], bool]) -> Iterator[Found]:
         base = _HEADER_SIZE if number == 1 else 0
         kind = page[base]

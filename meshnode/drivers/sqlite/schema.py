@@ -12,7 +12,7 @@ from meshnode.core.fields import pack
 from meshnode.core.identity import ID_SIZE, JournalId
 from meshnode.core.limits import KIB, NUMBER_MAX, PAYLOAD_SIZE_MAX
 
-SCHEMA_VERSION: Final = 5
+SCHEMA_VERSION: Final = 6
 #: Format numbers from here on are damage: no meshnode will ever write them.
 FORMAT_MAX: Final = 100
 #: Large pages suit payloads of 8 to 256 KiB: of the sizes that SQLite takes, 32 and 64 KiB were fastest for both ends,
@@ -33,6 +33,22 @@ _SUMMARY: Final = """
 CREATE TABLE summary (
     journal INTEGER NOT NULL, block INTEGER NOT NULL, data BLOB NOT NULL, crc INTEGER NOT NULL,
     PRIMARY KEY (journal, block)
+) WITHOUT ROWID;
+"""
+#: What happened and when, and the sums of days (`remembering`).
+_REMEMBERED: Final = """
+CREATE TABLE run (
+    id INTEGER PRIMARY KEY, journal BLOB NOT NULL, what INTEGER NOT NULL, peer BLOB NOT NULL,
+    first INTEGER NOT NULL, last INTEGER NOT NULL, at_ms INTEGER NOT NULL
+);
+CREATE TABLE seen (device BLOB PRIMARY KEY, at_ms INTEGER NOT NULL, via BLOB NOT NULL) WITHOUT ROWID;
+CREATE TABLE carried (
+    day INTEGER NOT NULL, carrier BLOB NOT NULL, source BLOB NOT NULL, bundles INTEGER NOT NULL,
+    size INTEGER NOT NULL, PRIMARY KEY (day, carrier, source)
+) WITHOUT ROWID;
+CREATE TABLE day (
+    day INTEGER NOT NULL PRIMARY KEY, messages INTEGER NOT NULL, size INTEGER NOT NULL,
+    longest_s INTEGER NOT NULL, delays BLOB NOT NULL
 ) WITHOUT ROWID;
 """
 SCHEMA: Final = (
@@ -73,6 +89,7 @@ CREATE TABLE encounter (
 ) WITHOUT ROWID;
 """
     + _SUMMARY
+    + _REMEMBERED
 )
 #: What leads from each older version to the next one.
 UPGRADES: Final = {
@@ -98,6 +115,7 @@ UPGRADES: Final = {
         CREATE UNIQUE INDEX entry_slot ON entry (slot) WHERE slot IS NOT NULL;
     """
     + _SUMMARY,
+    5: _REMEMBERED,
 }
 
 

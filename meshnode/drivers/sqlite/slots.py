@@ -26,6 +26,7 @@ from typing import Final
 from meshnode.core.bundle import read_header
 from meshnode.core.errors import RemoteError
 from meshnode.core.limits import KIB
+from meshnode.core.words import say
 from meshnode.drivers.sqlite.heads import HEAD_SIZE, SLOT_SIZE, WIPED, Head, read_head
 from meshnode.drivers.sqlite.schema import StoreDamaged, is_slot, slotted_size
 from meshnode.drivers.sqlite.swapping import PAYLOADS, flush_folder, new_payloads_name, payloads_path
@@ -198,8 +199,12 @@ def find_slots(writer: sqlite3.Connection, path: Path, becomes: Path) -> Slots:
             slots = Slots(there, used)
             _check_free(writer, path, slots)
             return slots
-    name = there.name if there else "whose name is lost"
-    raise StoreDamaged(path=path, problem=f"the file of its large payloads, {name}, is not there")
+    if there is None:
+        raise StoreDamaged(
+            path=path, problem="the file of its large payloads, whose name is lost, is not there"
+        )
+    wrong = say("the file of its large payloads, {name}, is not there", name=there.name)
+    raise StoreDamaged(path=path, problem=wrong)
 
 
 def _check_free(writer: sqlite3.Connection, path: Path, slots: Slots) -> None:

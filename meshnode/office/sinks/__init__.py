@@ -18,6 +18,7 @@ from typing import Final, Protocol
 from meshnode.core.errors import LocalError
 from meshnode.core.identity import DeviceId
 from meshnode.core.message import Manifest
+from meshnode.core.words import Said, say
 
 _DIRECTORY: Final = "directory:"
 _URL: Final = ("http://", "https://")
@@ -26,15 +27,15 @@ _URL: Final = ("http://", "https://")
 class NotNow(LocalError):
     """{problem}."""
 
-    def __init__(self, problem: str) -> None:
+    def __init__(self, problem: Said) -> None:
         super().__init__(problem=problem)
 
 
 class Never(LocalError):
-    """{reason}."""
+    """{problem}."""
 
-    def __init__(self, reason: str) -> None:
-        super().__init__(reason=reason)
+    def __init__(self, reason: Said) -> None:
+        super().__init__(problem=reason)
 
 
 class BadSinkFile(LocalError):
@@ -103,13 +104,13 @@ class Sink(Protocol):
 
 
 def check_sink(spec: str) -> None:
-    """Raises ValueError if `[office] sink` cannot be `spec`, with what it must be instead."""
+    """Raises ValueError if `[office] sink` cannot be `spec`, with what it must be instead, as `Words`."""
     if spec.startswith(_URL):
         from meshnode.office.sinks.http import check_url
 
         check_url(spec)
     elif not spec.startswith(_DIRECTORY) or spec == _DIRECTORY or "\0" in spec:
-        raise ValueError('must be "directory:PATH", "http://HOST/PATH" or "https://HOST/PATH"')
+        raise ValueError(say('must be "directory:PATH", "http://HOST/PATH" or "https://HOST/PATH"'))
 
 
 def directory_of(spec: str, home: Path) -> Path | None:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Final
 
 from meshnode.core.limits import MIB
+from meshnode.core.words import say
 from meshnode.office.sinks import BadSinkFile, HttpFiles
 from meshnode.office.sinks.saying import why
 
@@ -81,7 +82,10 @@ def _read(key: str, path: Path) -> bytes:
     except FileNotFoundError:
         raise BadSinkFile(key=key, path=path, problem="does not exist") from None
     except OSError as error:
-        raise BadSinkFile(key=key, path=path, problem=f"cannot be read: {why(error)}") from None
+        raise BadSinkFile(
+            key=key, path=path, problem=say("cannot be read: {problem}", problem=why(error))
+        ) from None
     if len(data) > _FILE_SIZE_MAX:
-        raise BadSinkFile(key=key, path=path, problem=f"has more than {_FILE_SIZE_MAX} bytes")
+        wrong = say("has more than {limit_bytes} bytes", limit_bytes=_FILE_SIZE_MAX)
+        raise BadSinkFile(key=key, path=path, problem=wrong)
     return data

@@ -36,6 +36,7 @@ from typing import Final
 
 from meshnode.core.limits import FLOOR_SHARE, KIB, MIB
 from meshnode.core.message import MANIFEST_NAME, Manifest
+from meshnode.core.words import say
 from meshnode.office.sinks import Envelope, Never, NotNow
 from meshnode.office.sinks.listing import listing
 
@@ -114,8 +115,14 @@ class DirectorySink:
         needed_bytes = manifest.files_size + len(manifest.files) * _FILE_BYTES + _MESSAGE_BYTES
         if disk.free - needed_bytes < floor_bytes:
             raise NotNow(
-                f"{self._root} has too little space for a message of {manifest.files_size} bytes:"
-                f" {disk.free // MIB} MiB are free, of which {floor_bytes // MIB} MiB always stay free"
+                say(
+                    "{folder} has too little space for a message of {size_bytes} bytes: {free_mib} MiB are free,"
+                    " and {floor_mib} MiB have to stay free",
+                    folder=self._root,
+                    size_bytes=manifest.files_size,
+                    free_mib=disk.free // MIB,
+                    floor_mib=floor_bytes // MIB,
+                )
             )
 
     def _find(self, source: str, name: str) -> Path | None:
@@ -196,7 +203,8 @@ class DirectoryDelivery:
             if error.errno not in _NAME_REFUSED:
                 raise
             number = len(self._digests) + 1
-            raise Never(f"the disk takes no file of the name that its file {number} has") from error
+            wrong = say("the disk takes no file of the name that its file {number} has", number=number)
+            raise Never(wrong) from error
 
     def _finish_file(self) -> None:
         if self._file is not None:
@@ -234,9 +242,8 @@ def _disk(root: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise NotNow(
-            f"{root} cannot be written: {(error.strerror or type(error).__name__).lower()}"
-        ) from error
+        why = (error.strerror or type(error).__name__).lower()
+        raise NotNow(say("{path} cannot be written: {problem}", path=root, problem=why)) from error
 
 
 def _make_folder(folder: Path) -> None:

@@ -43,6 +43,7 @@ from typing import TYPE_CHECKING, Final
 
 from meshnode.core.limits import KIB
 from meshnode.core.message import MANIFEST_NAME, Manifest
+from meshnode.core.words import Clause, say
 from meshnode.office.sinks import BadProxy, BadSinkFile, Envelope, HttpFiles, Never, NotNow
 from meshnode.office.sinks.access import Access, read_access
 from meshnode.office.sinks.listing import listing
@@ -83,13 +84,15 @@ def check_url(url: str) -> None:
         parsed = httpx.URL(url)
         host = parsed.host.encode("idna")  # as the resolver will do it
     except (httpx.InvalidURL, UnicodeError):
-        raise ValueError("must be a URL, and is not: its host, port or characters are wrong") from None
+        raise ValueError(say("must be a URL, and is not: its host, port or characters are wrong")) from None
     if parsed.userinfo:
-        raise ValueError("must be a URL without a password: name a `token_file` under [office.http] instead")
+        raise ValueError(
+            say("must be a URL without a password: name a `token_file` under [office.http] instead")
+        )
     if not host or b"%" in host or (parsed.port is not None and not 1 <= parsed.port <= 65535):
-        raise ValueError('must name a host, and a port if any: "https://HOST:PORT/PATH"')
+        raise ValueError(say('must name a host, and a port if any: "https://HOST:PORT/PATH"'))
     if "#" in url:
-        raise ValueError("must be a URL without '#': nothing behind that is ever sent")
+        raise ValueError(say("must be a URL without '#': nothing behind that is ever sent"))
 
 
 class HttpSink:
@@ -150,32 +153,46 @@ class HttpSink:
             ):
                 return answer.status_code, _reason(answer) if _is_refusal(answer.status_code) else ""
         except (BadSinkFile, BadProxy) as problem:
-            raise NotNow(str(problem).rstrip(".")) from None
+            raise NotNow(Clause(problem)) from None
         except httpx.TimeoutException:
-            raise NotNow(f"{self._shown} does not answer in time") from None
+            raise NotNow(say("{url} does not answer in time", url=self._shown)) from None
         except httpx.ProtocolError:
             # The text of this error would quote what came, which may be what was sent.
-            raise NotNow(f"{self._shown} breaks off, or does not speak HTTP") from None
+            raise NotNow(say("{url} breaks off, or does not speak HTTP", url=self._shown)) from None
         except (httpx.HTTPError, UnicodeError) as error:
-            raise NotNow(f"{self._shown} cannot be reached: {why(error)}") from None
+            raise NotNow(
+                say("{url} cannot be reached: {problem}", url=self._shown, problem=why(error))
+            ) from None
         except OSError as error:
-            raise NotNow(f"{self.home} cannot be read: {why(error)}") from None
+            raise NotNow(
+                say("{path} cannot be read: {problem}", path=self.home, problem=why(error))
+            ) from None
 
     def _judge(self, status: int, reason: str) -> None:
         if 200 <= status < 300 or status == _CONFLICT:
             return
         if status in _DENIED:
             raise NotNow(
-                f"{self._shown} refuses this office ({status}): the token, the certificate or the proxy's"
-                " password is wrong or has run out"
+                say(
+                    "{url} refuses this office ({status}): the token, the certificate or the proxy's password is wrong"
+                    " or has run out",
+                    url=self._shown,
+                    status=status,
+                )
             )
         if 300 <= status < 400:
             raise NotNow(
-                f"{self._shown} sends elsewhere ({status}): `office.sink` has to be the URL that takes messages"
+                say(
+                    "{url} sends elsewhere ({status}): `office.sink` has to be the URL that takes messages",
+                    url=self._shown,
+                    status=status,
+                )
             )
         if _is_refusal(status):
-            raise Never(f"the server answers {status}" + (f": {reason}" if reason else ""))
-        raise NotNow(f"{self._shown} answers {status}")
+            if reason:
+                raise Never(say("the server answers {status}: {reason}", status=status, reason=reason))
+            raise Never(say("the server answers {status}", status=status))
+        raise NotNow(say("{url} answers {status}", url=self._shown, status=status))
 
 
 class HttpDelivery:
@@ -281,4 +298,4 @@ def _disk(home: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise NotNow(f"{home} cannot be written: {why(error)}") from error
+        raise NotNow(say("{path} cannot be written: {problem}", path=home, problem=why(error))) from error
