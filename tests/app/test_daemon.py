@@ -95,6 +95,7 @@ def check_status_of_a_new_device(ana: Node) -> None:
     assert ana.get("peers") == []
 
 
+@pytest.mark.slow
 def test_what_is_known_outlives_a_restart(fleet: Fleet) -> None:
     office, ana, budi = fleet.enroll("office", "office"), fleet.enroll("ana"), fleet.enroll("budi")
     ana.configure(peers=[budi.address])
@@ -400,6 +401,7 @@ def test_an_older_or_false_document_changes_nothing_in_a_running_node(fleet: Fle
     assert ana.get("status")["alarms"] == []
 
 
+@pytest.mark.slow
 def test_who_was_enrolled_before_the_office_learns_of_it_in_a_contact(fleet: Fleet, tmp_path: Path) -> None:
     ana = fleet.enroll("ana")
     office = fleet.enroll("office", "office")
@@ -425,6 +427,7 @@ def test_who_was_enrolled_before_the_office_learns_of_it_in_a_contact(fleet: Fle
 # --- a peer that ends ---
 
 
+@pytest.mark.slow
 def test_the_end_of_a_peer_is_noticed_at_once_and_its_return_soon(fleet: Fleet) -> None:
     ana, budi = fleet.enroll("ana"), fleet.enroll("budi")
     ana.configure(peers=[budi.address])
@@ -437,6 +440,7 @@ def test_the_end_of_a_peer_is_noticed_at_once_and_its_return_soon(fleet: Fleet) 
     in_contact(fleet, ana, budi)
 
 
+@pytest.mark.slow
 def test_the_store_of_a_restored_copy_is_noticed_by_the_office_and_nothing_is_lost(fleet: Fleet) -> None:
     office, ana = fleet.enroll("office", "office"), fleet.enroll("ana")
     ana.configure(peers=[office.address])

@@ -346,6 +346,7 @@ def test_files_and_folders_arrive(fleet: Fleet, ana: Node) -> None:
     assert "Aminah" not in ana.log()
 
 
+@pytest.mark.slow
 def test_what_is_refused_stays_and_is_tried_again_when_it_changes(fleet: Fleet, ana: Node) -> None:
     box = ana.home / "outbox"
     with (ana.home / "config.toml").open("r+") as file:
@@ -382,6 +383,7 @@ def bundles_on_disk(node: Node) -> int:
         return count
 
 
+@pytest.mark.slow
 def test_killed_while_it_is_taken(fleet: Fleet, ana: Node) -> None:
     box = ana.home / "outbox"
     fleet.start(ana)
@@ -426,6 +428,7 @@ def test_killed_between_the_commit_and_the_answer(fleet: Fleet, ana: Node) -> No
     assert sorted(row["size_bytes"] for row in rows) == [1, 2, 24]
 
 
+@pytest.mark.slow
 def test_a_full_disk_leaves_it_there(fleet: Fleet, ana: Node) -> None:
     box = ana.home / "outbox"
     ana.configure(store={"floor_bytes": 2**60})

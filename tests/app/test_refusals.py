@@ -227,6 +227,7 @@ def test_a_control_file_that_says_nothing_is_3(resting: Node, text: str) -> None
     assert_refused(done, f"The node in {resting.home} ", code=3)
 
 
+@pytest.mark.slow
 def test_after_a_power_cut_the_old_control_file_is_3(fresh: Fleet, tmp_path: Path) -> None:
     fresh.enroll("office", "office")
     ana, budi = fresh.enroll("ana"), fresh.enroll("budi")
@@ -510,6 +511,7 @@ def test_a_full_disk(small_disk: Path, tmp_path: Path) -> None:
         fleet.until("all are delivered", lambda: ana.states() == ["delivered"] * 3)
 
 
+@pytest.mark.slow
 @root_only
 def test_a_newer_fleet_document_on_a_full_disk(small_disk: Path, tmp_path: Path) -> None:
     with Fleet(tmp_path / "fleet") as fleet:

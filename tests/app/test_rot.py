@@ -55,6 +55,7 @@ def turn_over(node: Node, key: str, column: str) -> None:
         file.write(bytes((data[at] ^ 1,)))
 
 
+@pytest.mark.slow
 def test_what_rots_is_found_before_it_is_sent_and_comes_again(fleet: Fleet) -> None:
     office, ana, budi = fleet.enroll("office", "office"), fleet.enroll("ana"), fleet.enroll("budi")
     ana.configure(peers=[budi.address])
@@ -92,6 +93,7 @@ def test_what_rots_is_found_before_it_is_sent_and_comes_again(fleet: Fleet) -> N
     assert set(office.inbox()) == set(keys[:4])
 
 
+@pytest.mark.slow
 def test_a_broken_store_is_refused_salvaged_and_made_whole_by_others(fleet: Fleet) -> None:
     office, ana, budi = fleet.enroll("office", "office"), fleet.enroll("ana"), fleet.enroll("budi")
     ana.configure(peers=[budi.address])
@@ -137,6 +139,7 @@ def test_all_that_is_intact_is_rescued(fleet: Fleet) -> None:
         assert starts(shelf.path) == "whole"
 
 
+@pytest.mark.slow
 def test_slots_are_rescued_whatever_happens_to_the_others_and_to_the_database(fleet: Fleet) -> None:
     fleet.enroll("office", "office")
     shelf = Shelf(fleet, random.Random(5), messages=8, sources=4)
@@ -195,6 +198,7 @@ def test_a_store_that_is_rescued_elsewhere_comes_with_its_payloads(fleet: Fleet,
     assert done.kept_payloads == [shelf.home.path / payloads.name]
 
 
+@pytest.mark.slow
 def test_a_copy_that_is_put_back_loses_nothing_that_others_have(fleet: Fleet) -> None:
     office, ana, budi = fleet.enroll("office", "office"), fleet.enroll("ana"), fleet.enroll("budi")
     ana.configure(peers=[budi.address])
@@ -234,6 +238,7 @@ def _count(node: Node, query: str) -> int:
         return int(connection.execute(query).fetchone()[0])
 
 
+@pytest.mark.slow
 def test_two_machines_with_one_home_are_told(fleet: Fleet) -> None:
     office, ana, budi = fleet.enroll("office", "office"), fleet.enroll("ana"), fleet.enroll("budi")
     fleet.start(ana)
@@ -263,6 +268,7 @@ def test_two_machines_with_one_home_are_told(fleet: Fleet) -> None:
     fleet.until("and says so", lambda: "ana" in alarms(office).get("restored", ""))
 
 
+@pytest.mark.slow
 def test_a_device_that_is_replaced_leaves_nothing_behind(fleet: Fleet) -> None:
     office, old, budi = fleet.enroll("office", "office"), fleet.enroll("ana"), fleet.enroll("budi")
     old.configure(peers=[budi.address])

@@ -117,6 +117,7 @@ def test_a_gateway_where_nobody_passes(folder: Path) -> None:
     assert json.loads(done.stdout)["gateways"] == ["hilltop", "office"]
 
 
+@pytest.mark.slow
 def test_the_same_in_any_process(folder: Path) -> None:
     """A made-up fleet's first days, whose stores are too small: whatever is chosen, is chosen alike."""
     made = CliRunner().invoke(main, ["simulate", "--example", "fleet", "--seed", "5"], prog_name="meshnode")

@@ -84,6 +84,7 @@ def test_two_that_come_into_the_same_network(
     assert budi.contacts() == ["ana"]
 
 
+@pytest.mark.slow
 def test_a_link_and_a_peer_that_die_without_a_word(
     world: tuple[netns.Lab, Fleet], record_property: Callable[[str, object], None]
 ) -> None:

@@ -76,6 +76,7 @@ def crowd(tmp_path: Path) -> Iterator[Crowd]:
         yield fleet, place, nodes, hosts
 
 
+@pytest.mark.slow
 def test_a_crowd_on_one_wifi(crowd: Crowd, record_property: Record) -> None:
     fleet, place, (*nodes, newcomer), (*hosts, last) = crowd
     fleet.start(*nodes, newcomer)

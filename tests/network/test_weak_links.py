@@ -137,6 +137,7 @@ def weak(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Weak]:
 # --- contacts that die ------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_contacts_that_die_without_a_word(village: Village, record_property: Record) -> None:
     fleet = village.fleet
     ana, *others = village.enroll("ana", "budi", "citra", "dewi", "eko")
@@ -182,6 +183,7 @@ def test_contacts_that_die_without_a_word(village: Village, record_property: Rec
 # --- several contacts -------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_another_holder_takes_over_when_one_stalls(village: Village, record_property: Record) -> None:
     fleet = village.fleet
     ana, budi, citra = village.enroll("ana", "budi", "citra")
@@ -208,6 +210,7 @@ def test_another_holder_takes_over_when_one_stalls(village: Village, record_prop
     assert took_s < 2 / 3 * DEAD_AFTER_S
 
 
+@pytest.mark.slow
 def test_nobody_starves(village: Village, record_property: Record) -> None:
     fleet = village.fleet
     ana, budi, citra = village.enroll("ana", "budi", "citra")
@@ -257,6 +260,7 @@ def test_a_link_that_lasts_for_seconds(weak: Weak, record_property: Record) -> N
     assert noted(record_property, "bytes sent for each of the message", sent) < 1.5
 
 
+@pytest.mark.slow
 def test_a_crawl_and_what_is_urgent(weak: Weak, record_property: Record) -> None:
     took_s, others = weak.hurried.result()
     noted(record_property, "an urgent message at 20 kB/s, behind 2 MB: s", took_s)

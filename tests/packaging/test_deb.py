@@ -131,6 +131,7 @@ def version(machine: CleanRoot) -> str:
     return machine.do("meshnode", "--version").strip()
 
 
+@pytest.mark.slow
 def test_the_same_checkout_gives_the_same_bytes(packages: tuple[Path, Path]) -> None:
     """With the libraries as they were compiled before, which is what takes time."""
     before = hashlib.sha256(packages[0].read_bytes()).hexdigest()

@@ -11,6 +11,8 @@ from collections import Counter
 from collections.abc import Callable
 from itertools import combinations
 
+import pytest
+
 from meshnode.core.identity import JournalId
 from meshnode.core.introducing import introduction_journal
 from meshnode.core.limits import DIALLED_MAX
@@ -174,6 +176,7 @@ class Crowd:
                 self.world.machines[name].submit(message.stream, message.size_bytes)
 
 
+@pytest.mark.slow
 def test_a_crowd_on_one_wifi(record_property: Callable[[str, object], None]) -> None:
     began_s = time.process_time()
     crowd = Crowd(NODES)

@@ -15,6 +15,7 @@ from tests.torture.disks import disks, root_only
 SEED = 20_261_001
 
 
+@pytest.mark.slow
 @root_only
 def test_each_fault_of_a_disk_once(tmp_path: Path) -> None:
     torture(len(KINDS), SEED, tmp_path, print).check()

@@ -116,8 +116,7 @@ def test_an_officers_views(browser: Browser, siti: Node, language: str, size: st
         expect(page.locator("main")).to_contain_text(words(language, "refused by the registry"))
 
 
-@pytest.mark.parametrize("language", LANGUAGES)
-@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize(("size", "language"), sorted((size, language) for language, size in LOOKED_AT))
 def test_an_offices_views(browser: Browser, kantor: Node, language: str, size: str) -> None:
     look = assert_accessible if (language, size) in LOOKED_AT else assert_fits
     with opened(browser, kantor, language, SIZES[size]) as page:
