@@ -325,6 +325,7 @@ def version_on_disk(node: Node) -> int:
     return Home(node.home).load().document.version
 
 
+@pytest.mark.slow
 def test_a_revocation_spreads_and_ends_contacts_at_once(fleet: Fleet) -> None:
     office = fleet.enroll("office", "office")
     ana, budi, citra = fleet.enroll("ana"), fleet.enroll("budi"), fleet.enroll("citra")
@@ -361,6 +362,7 @@ def test_a_revocation_spreads_and_ends_contacts_at_once(fleet: Fleet) -> None:
     assert citra.contacts() == []
 
 
+@pytest.mark.slow
 def test_what_a_revoked_device_submitted_before_still_arrives_and_is_held_apart(fleet: Fleet) -> None:
     office = fleet.enroll("office", "office")
     budi, citra = fleet.enroll("budi"), fleet.enroll("citra")

@@ -456,6 +456,7 @@ def fill(path: Path) -> None:
             file.write(bytes(MIB if shutil.disk_usage(path.parent).free > MIB else 4096))
 
 
+@pytest.mark.slow
 @root_only
 def test_a_full_disk(small_disk: Path, tmp_path: Path) -> None:
     with Fleet(small_disk) as fleet:

@@ -45,6 +45,7 @@ def make_older(node: Node, version: int) -> None:
         connection.execute(f"PRAGMA user_version = {version}")
 
 
+@pytest.mark.slow
 def test_a_story_from_the_officer_to_the_verdict(fleet: Fleet) -> None:
     began_ms = time.time() * 1000
     office, ana, budi = fleet.enroll("kantor", "office"), fleet.enroll("ana"), fleet.enroll("budi")

@@ -202,6 +202,7 @@ def test_offers_replace_and_add_and_are_bounded() -> None:
         peer.note_stored(J, Ranges.single(1), ends=False)
 
 
+@pytest.mark.slow
 def test_the_ranges_of_all_offers_together_are_bounded() -> None:
     peer = contact()
     for _ in range(PEER_RANGES_MAX // RANGES_MAX):  # what is replaced does not count

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -211,6 +212,7 @@ def test_one_that_comes_nearer_takes_the_place_of_another() -> None:
     assert second not in dict(holders.of(J))
 
 
+@pytest.mark.slow
 def test_the_cost_grows_with_the_journals_and_not_with_the_fleet() -> None:
     """500 devices that hold some of 500 journals, with gaps: no more rows than 2 * HOLDERS_MAX a journal."""
     fleet, count = 500, 500

@@ -26,7 +26,7 @@ from tests.network.test_daemons import measured, noted
 Record = Callable[[str, object], None]
 
 #: The weak links are busy from the first test on, and asked for last: they take most of a minute.
-pytestmark = pytest.mark.usefixtures("weak")
+pytestmark = [pytest.mark.usefixtures("weak"), pytest.mark.slow]
 
 #: What a daemon takes to act on what it has noticed, on a busy machine.
 ACTS_S = 1.0
@@ -137,7 +137,6 @@ def weak(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Weak]:
 # --- contacts that die ------------------------------------------------------------------------------------------
 
 
-@pytest.mark.slow
 def test_contacts_that_die_without_a_word(village: Village, record_property: Record) -> None:
     fleet = village.fleet
     ana, *others = village.enroll("ana", "budi", "citra", "dewi", "eko")
@@ -183,7 +182,6 @@ def test_contacts_that_die_without_a_word(village: Village, record_property: Rec
 # --- several contacts -------------------------------------------------------------------------------------------
 
 
-@pytest.mark.slow
 def test_another_holder_takes_over_when_one_stalls(village: Village, record_property: Record) -> None:
     fleet = village.fleet
     ana, budi, citra = village.enroll("ana", "budi", "citra")
@@ -210,7 +208,6 @@ def test_another_holder_takes_over_when_one_stalls(village: Village, record_prop
     assert took_s < 2 / 3 * DEAD_AFTER_S
 
 
-@pytest.mark.slow
 def test_nobody_starves(village: Village, record_property: Record) -> None:
     fleet = village.fleet
     ana, budi, citra = village.enroll("ana", "budi", "citra")
@@ -260,7 +257,6 @@ def test_a_link_that_lasts_for_seconds(weak: Weak, record_property: Record) -> N
     assert noted(record_property, "bytes sent for each of the message", sent) < 1.5
 
 
-@pytest.mark.slow
 def test_a_crawl_and_what_is_urgent(weak: Weak, record_property: Record) -> None:
     took_s, others = weak.hurried.result()
     noted(record_property, "an urgent message at 20 kB/s, behind 2 MB: s", took_s)

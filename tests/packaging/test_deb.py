@@ -34,7 +34,7 @@ def _owner_of_python() -> bool:
 WHY_NOT = why_not() or (
     "" if _owner_of_python() else f"this Python is not the system's, {PYTHON} of a package"
 )
-pytestmark = pytest.mark.skipif(WHY_NOT != "", reason=WHY_NOT)
+pytestmark = [pytest.mark.skipif(WHY_NOT != "", reason=WHY_NOT), pytest.mark.slow]
 
 
 def build(out: Path, source: Path) -> Path:
@@ -131,7 +131,6 @@ def version(machine: CleanRoot) -> str:
     return machine.do("meshnode", "--version").strip()
 
 
-@pytest.mark.slow
 def test_the_same_checkout_gives_the_same_bytes(packages: tuple[Path, Path]) -> None:
     """With the libraries as they were compiled before, which is what takes time."""
     before = hashlib.sha256(packages[0].read_bytes()).hexdigest()

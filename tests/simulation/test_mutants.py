@@ -13,8 +13,10 @@ HINTS = {
     "the journal goes on after a restart": 1,
     "the age that a bundle comes with is ignored": 1,
     "nothing expires": 1,
-    "the quota is ignored": 49,
+    "the quota is ignored": 39,
     "the floor is ignored": 2,
+    "only the office passes receipts on": 1,
+    "a torn submission stays in the store": 1,
     "what is on its way to the disk is forgotten": 951,
     "credit is ignored": 2,
     "a revoked device is served": 4,
@@ -22,7 +24,19 @@ HINTS = {
 SEEDS_MAX = 60
 
 
-@pytest.mark.parametrize("mutant", MUTANTS, ids=lambda mutant: mutant.name)
+#: Of these each hunt takes long.
+SLOW = {
+    "what a lost contact owed is never asked again",
+    "only the office passes receipts on",
+    "the last of all ranges is one too low",
+    "a torn submission stays in the store",
+}
+
+
+@pytest.mark.parametrize(
+    "mutant",
+    [pytest.param(it, id=it.name, marks=[pytest.mark.slow] if it.name in SLOW else []) for it in MUTANTS],
+)
 def test_a_mutant_is_caught(mutant: Mutant) -> None:
     hint = HINTS.get(mutant.name, 0)
     catch = hunt(mutant, range(hint, hint + 1))

@@ -98,10 +98,10 @@ async def over_a_day(village: Village) -> None:
         ("came", "budi", None, 9.0),
         ("delivered", None, None, 9.0),
     ]
-    assert events(await story_of(budi, key)) == [
-        ("came", "ana", None, 2.0),
-        ("delivered", "office", None, 9.0),
-    ]
+    came_first, left = events(await story_of(budi, key))
+    assert came_first[:3] == ("came", "ana", None)
+    assert came_first[3] in (2.0, 5.0), "whenever the first of its bundles came"
+    assert left == ("delivered", "office", None, 9.0)
 
     await sleep_until(12)
     await village.met("ana", "budi")
