@@ -161,14 +161,15 @@ def test_a_message_from_before_times_were_kept_has_none_and_all_else(tmp_path: P
 
 
 @pytest.fixture(scope="module")
-def ben(fleet: Fleet) -> Node:
+def ben(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Node]:
     """A device with three messages, two of which are called the same."""
-    ben = fleet.enroll("ben")
-    assert ben.call("fleet", "update", fleet.publish()).returncode == 0
-    fleet.start(ben)
-    for reference in ("Pak Dedi", "Bu Euis", "Bu Euis"):
-        ben.give({"f": b"x"}, reference=reference)
-    return ben
+    with Fleet(tmp_path_factory.mktemp("ben")) as fleet:
+        fleet.enroll("office", "office")
+        ben = fleet.enroll("ben")
+        fleet.start(ben)
+        for reference in ("Pak Dedi", "Bu Euis", "Bu Euis"):
+            ben.give({"f": b"x"}, reference=reference)
+        yield ben
 
 
 def test_a_message_is_found_by_whatever_names_it(ben: Node) -> None:
