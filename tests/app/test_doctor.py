@@ -284,6 +284,8 @@ def test_multicast(fleet: Fleet, lab: netns.Lab, multicast: bool) -> None:
 
 PORTAL = """
 import http.server, sys
+
+pytestmark = pytest.mark.slow
 class Portal(http.server.BaseHTTPRequestHandler):
     def do_GET(self):
         self.send_response(302)

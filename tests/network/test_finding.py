@@ -15,6 +15,8 @@ from tests.app.fleets import Fleet, Node
 from tests.network import netns
 from tests.network.test_daemons import measured, settle
 
+pytestmark = pytest.mark.slow
+
 Record = Callable[[str, object], None]
 World = tuple[netns.Lab, Fleet]
 

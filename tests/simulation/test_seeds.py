@@ -11,7 +11,7 @@ import pytest
 from meshnode.sim.run import play
 
 #: Plays fast enough for every run of the tests; `scripts/simulate` plays as many as one likes.
-FIXED = range(12)
+FIXED = range(6)
 FRESH = [int.from_bytes(os.urandom(4), "big") for _ in range(2)]
 
 

@@ -12,6 +12,8 @@ from tests.app.fleets import Fleet, assert_refused
 from tests.torture.disk import KINDS, torture
 from tests.torture.disks import disks, root_only
 
+pytestmark = pytest.mark.slow
+
 SEED = 20_261_001
 
 

@@ -4,7 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
+
 from tests.torture.kill import torture
+
+pytestmark = pytest.mark.slow
 
 SEED = 20_261_002
 

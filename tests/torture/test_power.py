@@ -9,6 +9,8 @@ import pytest
 from tests.torture.disks import root_only
 from tests.torture.power import torture
 
+pytestmark = pytest.mark.slow
+
 SEED = 20_261_003
 
 

@@ -4,7 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
+
 from tests.torture.revoke import torture
+
+pytestmark = pytest.mark.slow
 
 
 def test_two_rounds(tmp_path: Path) -> None:
