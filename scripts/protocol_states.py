@@ -14,7 +14,6 @@ from meshnode.core.frames import (
     Finished,
     Fleet,
     Frame,
-    FrameReader,
     Have,
     Heard,
     Held,
@@ -28,6 +27,7 @@ from meshnode.core.frames import (
     Wanted,
     encode,
 )
+from meshnode.core.framing import FrameReader
 from meshnode.core.identity import EndpointId
 from meshnode.core.intervals import NONE, Ranges
 from meshnode.core.limits import CREDIT_BYTES, GIB

@@ -17,6 +17,7 @@ from meshnode.core import frames as f
 from meshnode.core.bundle import ROUTINE, URGENT, Bundle, Header, Previous, journal_id, sign_bundle
 from meshnode.core.errors import RemoteError
 from meshnode.core.fleet import Endpoint, FleetDocument, Request, write_welcome
+from meshnode.core.framing import FrameReader
 from meshnode.core.identity import (
     Certificate,
     DeviceId,
@@ -285,7 +286,7 @@ def kept_payloads(folder: Path) -> dict[bytes, bytes]:
                 kept[bytes.fromhex(row["info"])] = bytes.fromhex(row["payload"])
     path = folder / STICK
     if path.exists():
-        for frame in f.FrameReader().feed(path.read_bytes()[HEAD_SIZE:]):
+        for frame in FrameReader().feed(path.read_bytes()[HEAD_SIZE:]):
             if isinstance(frame, f.BundleFrame):
                 kept[frame.bundle.header.info] = frame.bundle.payload
     return kept

@@ -22,7 +22,6 @@ from meshnode.core.frames import (
     Elsewhere,
     Finished,
     Frame,
-    FrameReader,
     Have,
     Heard,
     Held,
@@ -37,6 +36,7 @@ from meshnode.core.frames import (
     encode,
 )
 from meshnode.core.frames import Fleet as FleetFrame
+from meshnode.core.framing import FrameReader
 from meshnode.core.identity import ID_SIZE, SIGNATURE_SIZE, FleetId, _load, read_certificate
 from meshnode.core.intervals import NONE, Ranges
 from meshnode.core.message import File, Manifest, encode_manifest, read_manifest

@@ -24,7 +24,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
-from meshnode.app.config import parse_address
+from meshnode.app.addresses import parse_address
 from meshnode.app.files import (
     check_private,
     flush_folder,

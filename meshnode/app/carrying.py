@@ -26,7 +26,8 @@ from meshnode.core.bundle import AGE_S_MAX, read_bundle
 from meshnode.core.contact import first_ranges
 from meshnode.core.errors import RemoteError, StoreTrouble
 from meshnode.core.fleet import FleetDocument
-from meshnode.core.frames import Cert, Fleet, FrameReader, Have, ReceiptFrame, encode, encode_bundle
+from meshnode.core.frames import Cert, Fleet, Have, ReceiptFrame, encode, encode_bundle
+from meshnode.core.framing import FrameReader
 from meshnode.core.identity import DeviceId, JournalId
 from meshnode.core.intervals import NONE, Ranges
 from meshnode.core.ledger import Journal

@@ -8,7 +8,7 @@ import json
 from collections.abc import Iterable, Iterator
 from typing import Any, Final
 
-from meshnode.app.config import Address, parse_address
+from meshnode.app.addresses import Address, parse_address
 from meshnode.app.home import Home
 from meshnode.app.language import ENGLISH
 from meshnode.core.errors import BadAddress, MeshnodeError, NotAnswering, NotRunning

@@ -18,9 +18,10 @@ from typing import Any, Final, assert_never
 import trio
 
 from meshnode.app import report
+from meshnode.app.addresses import Address, parse_address
 from meshnode.app.answers import Verdicts
 from meshnode.app.carrying import Carrying
-from meshnode.app.config import Address, Config, parse_address
+from meshnode.app.config import Config
 from meshnode.app.desks import Desks
 from meshnode.app.door import Door
 from meshnode.app.finding import Finding

@@ -10,7 +10,7 @@ from ipaddress import IPv4Interface
 
 import trio
 
-from meshnode.app.config import Address
+from meshnode.app.addresses import Address
 from meshnode.app.outside import Outside
 from meshnode.core.dialing import MESH_PORT, PROBE, SIGHTED
 from meshnode.core.identity import DeviceId

@@ -16,7 +16,8 @@ import trio
 from hypercorn.config import Config as ServerConfig
 from hypercorn.trio import serve
 
-from meshnode.app.config import Address, read_config
+from meshnode.app.addresses import Address
+from meshnode.app.config import read_config
 from meshnode.app.control import make_app
 from meshnode.app.daemon import Daemon, open_daemon
 from meshnode.app.files import trouble, write_file

@@ -23,7 +23,8 @@ from typing import Any, Final
 
 import trio
 
-from meshnode.app.config import Address, UplinkConfig, parse_address
+from meshnode.app.addresses import Address, parse_address
+from meshnode.app.config import UplinkConfig
 from meshnode.app.files import read_optional, write_file
 from meshnode.core.errors import FileTrouble, MeshnodeError
 from meshnode.core.identity import Certificate

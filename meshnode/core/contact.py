@@ -20,20 +20,8 @@ from math import inf
 
 from meshnode.core.bundle import AGE_S_MAX
 from meshnode.core.errors import RemoteError
-from meshnode.core.frames import (
-    Cert,
-    Frame,
-    FrameReader,
-    Have,
-    Held,
-    Hello,
-    Next,
-    Ping,
-    Stored,
-    Want,
-    Wanted,
-    encode,
-)
+from meshnode.core.frames import Cert, Frame, Have, Held, Hello, Next, Ping, Stored, Want, Wanted, encode
+from meshnode.core.framing import FrameReader
 from meshnode.core.identity import Certificate, DeviceId, JournalId
 from meshnode.core.intervals import NONE, Ranges
 from meshnode.core.ledger import Ledger

@@ -28,7 +28,7 @@ the bundle is that comes next, where bundles go both ways, see `routing`.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -54,7 +54,7 @@ PROTOCOL: Final = 1
 ALPN: Final = "meshnode/1"
 DIGEST_SIZE: Final = 8
 BUCKETS: Final = 256
-_LENGTH_SIZE: Final = 4
+LENGTH_SIZE: Final = 4
 _BYTES_MAX: Final = 2**63 - 1
 
 #: How good a message is: class and -worth (`routing`). Of two the smaller goes first.
@@ -222,7 +222,7 @@ Frame = (
 
 def _frame(items: list[object]) -> bytes:
     body = pack(items)
-    return len(body).to_bytes(_LENGTH_SIZE, "big") + body
+    return len(body).to_bytes(LENGTH_SIZE, "big") + body
 
 
 def encode(frame: Frame) -> bytes:
@@ -297,7 +297,7 @@ def bundle_head(age_s: int, header: bytes, signature: bytes, payload_size: int) 
     width = 0 if payload_size < 2**8 else 1 if payload_size < 2**16 else 2
     body = b"\x95" + pack([7, age_s, header, signature])[1:]
     body += bytes((0xC4 + width,)) + payload_size.to_bytes(2**width, "big")
-    return (len(body) + payload_size).to_bytes(_LENGTH_SIZE, "big") + body
+    return (len(body) + payload_size).to_bytes(LENGTH_SIZE, "big") + body
 
 
 def _hello(reader: Reader) -> Hello:
@@ -433,32 +433,3 @@ def decode(body: bytes | memoryview) -> Frame:
     reader = Reader(items, name, count)
     reader.whole("kind", 1, len(_KINDS))
     return read(reader)
-
-
-class FrameReader:
-    """Cuts a byte stream into frames. Holds at most one frame of FRAME_SIZE_MAX bytes and what was fed last."""
-
-    def __init__(self) -> None:
-        self._held = bytearray()
-
-    def feed(self, data: bytes) -> Iterator[Frame]:
-        """The frames that are whole now, in order. Raises RemoteError; the stream is of no use after that."""
-        held = self._held
-        held += data
-        at = 0
-        try:
-            while len(held) - at >= _LENGTH_SIZE:
-                size = int.from_bytes(held[at : at + _LENGTH_SIZE], "big")
-                if size > FRAME_SIZE_MAX:
-                    wrong = say(
-                        "has {size_bytes} bytes, more than {most}", size_bytes=size, most=FRAME_SIZE_MAX
-                    )
-                    raise RemoteError("frame", wrong)
-                if len(held) - at < _LENGTH_SIZE + size:
-                    break
-                at += _LENGTH_SIZE + size
-                with memoryview(held) as view, view[at - size : at] as body:  # a payload is copied once
-                    frame = decode(body)
-                yield frame
-        finally:
-            del held[:at]

@@ -18,7 +18,6 @@ from meshnode.core.frames import (
     BundleFrame,
     Cert,
     Fleet,
-    FrameReader,
     Have,
     Held,
     Hello,
@@ -30,6 +29,7 @@ from meshnode.core.frames import (
     encode,
     encode_bundle,
 )
+from meshnode.core.framing import FrameReader
 from meshnode.core.identity import JournalId
 from meshnode.core.intervals import NONE, Ranges
 from meshnode.core.limits import FRAME_SIZE_MAX, LIFETIME_S, NUMBER_MAX, RANGES_MAX

@@ -10,7 +10,8 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Final
 
-from meshnode.core.frames import FrameReader, Hello, encode
+from meshnode.core.frames import Hello, encode
+from meshnode.core.framing import FrameReader
 from meshnode.core.ports import Effect, Send, SendBundle, Sent
 from meshnode.sim.machine import Machine
 

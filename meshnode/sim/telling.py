@@ -10,7 +10,6 @@ from meshnode.core.frames import (
     Finished,
     Fleet,
     Frame,
-    FrameReader,
     Have,
     Heard,
     Hello,
@@ -19,6 +18,7 @@ from meshnode.core.frames import (
     Stored,
     Want,
 )
+from meshnode.core.framing import FrameReader
 from meshnode.core.identity import JournalId
 from meshnode.core.intervals import NONE, Ranges
 from meshnode.core.ports import (

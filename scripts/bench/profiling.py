@@ -34,7 +34,8 @@ from bench.figures import Figure, to_line
 from bench.limits import KIB, Credentials
 
 from meshnode.core.bundle import ROUTINE, Bundle, Header, journal_id, read_header, sign_bundle
-from meshnode.core.frames import BundleFrame, Cert, Frame, FrameReader, Have, Held, Hello, encode
+from meshnode.core.frames import BundleFrame, Cert, Frame, Have, Held, Hello, encode
+from meshnode.core.framing import FrameReader
 from meshnode.core.identity import to_pem
 from meshnode.core.intervals import Ranges
 from meshnode.core.limits import GIB, LIFETIME_S

@@ -10,14 +10,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from meshnode.app.addresses import Address, parse_address
 from meshnode.app.config import (
-    Address,
     Config,
     OfficeConfig,
     StoreConfig,
     UplinkConfig,
     default_text,
-    parse_address,
     parse_config,
     read_config,
 )

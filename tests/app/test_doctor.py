@@ -17,7 +17,8 @@ from typing import Any
 
 import pytest
 
-from meshnode.app.config import Address, Config
+from meshnode.app.addresses import Address
+from meshnode.app.config import Config
 from meshnode.app.doctor import Finding, render
 from meshnode.app.doctor.neighbourhood import Heard, judge_firewall, judge_hearing
 from meshnode.app.doctor.papers import check_clock, check_disk, check_port

@@ -18,7 +18,8 @@ from prometheus_client import Metric
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as read_openmetrics
 from prometheus_client.parser import text_string_to_metric_families as read_text
 
-from meshnode.app.config import Address, parse_config
+from meshnode.app.addresses import Address
+from meshnode.app.config import parse_config
 from meshnode.app.metrics import KEPT_S, METRICS, Kept
 from meshnode.app.report import SEVERITIES
 from meshnode.app.tally import Histogram, Tally, TimedStore

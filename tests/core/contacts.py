@@ -8,13 +8,8 @@ from hypothesis import strategies as st
 
 from meshnode.core.bundle import Header
 from meshnode.core.contact import Contact
-from meshnode.core.frames import (
-    Frame,
-    FrameReader,
-    Hello,
-    Want,
-    Wanted,
-)
+from meshnode.core.frames import Frame, Hello, Want, Wanted
+from meshnode.core.framing import FrameReader
 from meshnode.core.holders import Holders
 from meshnode.core.identity import DeviceId, JournalId
 from meshnode.core.intervals import NONE, Ranges

@@ -9,7 +9,8 @@ from typing import Protocol, TypeVar
 from meshnode.core.bundle import ROUTINE, Bundle, journal_id, read_bundle
 from meshnode.core.errors import MeshnodeError, StoreTrouble
 from meshnode.core.fleet import Endpoint
-from meshnode.core.frames import BundleFrame, Cert, Frame, FrameReader, Have, Hello, Want, encode
+from meshnode.core.frames import BundleFrame, Cert, Frame, Have, Hello, Want, encode
+from meshnode.core.framing import FrameReader
 from meshnode.core.identity import Certificate, DeviceId, JournalId
 from meshnode.core.intervals import NONE, Ranges
 from meshnode.core.ledger import Journal

@@ -8,16 +8,8 @@ from hypothesis import strategies as st
 
 from meshnode.core.contact import first_ranges, have_frames, stored_frames
 from meshnode.core.errors import RemoteError
-from meshnode.core.frames import (
-    FrameReader,
-    Have,
-    Held,
-    Ping,
-    Pong,
-    Want,
-    Wanted,
-    encode,
-)
+from meshnode.core.frames import Have, Held, Ping, Pong, Want, Wanted, encode
+from meshnode.core.framing import FrameReader
 from meshnode.core.identity import JournalId
 from meshnode.core.intervals import NONE, Ranges
 from meshnode.core.limits import (

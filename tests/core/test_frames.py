@@ -22,7 +22,6 @@ from meshnode.core.frames import (
     Finished,
     Fleet,
     Frame,
-    FrameReader,
     Have,
     Heard,
     Held,
@@ -38,6 +37,7 @@ from meshnode.core.frames import (
     encode,
     encode_bundle,
 )
+from meshnode.core.framing import FrameReader
 from meshnode.core.identity import DeviceId, JournalId
 from meshnode.core.intervals import NONE, Ranges
 from meshnode.core.limits import (

@@ -12,7 +12,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from meshnode.core.bundle import read_bundle
-from meshnode.core.frames import FrameReader, Have, ReceiptFrame, Stored, encode_bundle
+from meshnode.core.frames import Have, ReceiptFrame, Stored, encode_bundle
+from meshnode.core.framing import FrameReader
 from meshnode.core.identity import JournalId
 from meshnode.core.intervals import NONE, Ranges
 from meshnode.core.limits import GIB

@@ -22,8 +22,9 @@ from meshnode.core.bundle import Bundle, read_bundle, read_header
 from meshnode.core.errors import RemoteError
 from meshnode.core.fields import pack, unpack
 from meshnode.core.fleet import FleetDocument, read_document_file, read_request, read_welcome
-from meshnode.core.frames import BundleFrame, Cert, FrameReader, ReceiptFrame, decode, encode
+from meshnode.core.frames import BundleFrame, Cert, ReceiptFrame, decode, encode
 from meshnode.core.frames import Fleet as FleetFrame
+from meshnode.core.framing import FrameReader
 from meshnode.core.identity import (
     Certificate,
     DeviceId,

@@ -19,7 +19,8 @@ import pytest
 import trio
 from starlette.types import ASGIApp, Message
 
-from meshnode.app.config import Address, Config
+from meshnode.app.addresses import Address
+from meshnode.app.config import Config
 from meshnode.app.control import make_app
 from meshnode.app.daemon import Daemon, open_daemon
 from meshnode.app.home import Home

@@ -18,9 +18,9 @@ from typing import Any
 
 import click
 
+from meshnode.app.addresses import parse_address
 from meshnode.app.authority import Authority, found, needs_passphrase, read_key
 from meshnode.app.cli.screen import roles
-from meshnode.app.config import parse_address
 from meshnode.app.files import PUBLIC, check_replaceable, locked_folder, read_file, write_file
 from meshnode.app.home import PAPER_SIZE_MAX
 from meshnode.app.passphrase import read_passphrase

@@ -14,8 +14,9 @@ from typing import Any, Final, TypeVar
 
 import trio
 
+from meshnode.app.addresses import parse_address
 from meshnode.app.client import Client
-from meshnode.app.config import Config, parse_address
+from meshnode.app.config import Config
 from meshnode.app.doctor.finding import Finding, bad, of_error, of_sentence, well
 from meshnode.app.doctor.neighbourhood import (
     check_addresses,

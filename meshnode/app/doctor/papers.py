@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Final
 
 import meshnode
-from meshnode.app.config import Address, Config, read_config
+from meshnode.app.addresses import Address
+from meshnode.app.config import Config, read_config
 from meshnode.app.doctor.finding import Finding, bad, of_error, well
 from meshnode.app.home import Home, Membership, a_role
 from meshnode.core.dialing import MESH_PORT

@@ -15,13 +15,15 @@ from typing import Any, Final
 
 import trio
 
-from meshnode.app.config import Config, UplinkConfig, parse_address
+from meshnode.app.addresses import parse_address
+from meshnode.app.config import Config, UplinkConfig
 from meshnode.app.doctor.finding import Finding, bad, of_sentence, well
 from meshnode.app.home import Home, Membership
 from meshnode.app.outside import credentials_of
 from meshnode.app.uplink import BUDGET_FILE, Uplink
 from meshnode.core.errors import BadAddress, MeshnodeError, RemoteError
-from meshnode.core.frames import FrameReader, Hello
+from meshnode.core.frames import Hello
+from meshnode.core.framing import FrameReader
 from meshnode.core.identity import Certificate
 from meshnode.core.uplink import Failure
 from meshnode.core.words import count, say

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from meshnode.core.frames import FrameReader
+from meshnode.core.framing import FrameReader
 from meshnode.core.message import Manifest, parts_for, stream_head
 from meshnode.core.ports import Effect, Event, Send, SendBundle
 from meshnode.core.rows import Row
