@@ -11,7 +11,8 @@ from meshnode.app.outside import Outside
 from meshnode.core.errors import StoreTrouble
 from meshnode.core.limits import FLOOR_BYTES, FLOOR_SHARE
 from meshnode.core.ports import Space
-from meshnode.drivers.sqlite import LOG_SIZE, SqliteStore
+from meshnode.drivers.sqlite import SqliteStore
+from meshnode.drivers.sqlite.connecting import LOG_SIZE
 from meshnode.drivers.writer import BATCH_BYTES
 
 #: Between two looks at the free disk, which others fill too; and while this node is writing.

@@ -24,7 +24,8 @@ from typing import Any
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from meshnode.core.identity import SigningKey
-from meshnode.drivers.sqlite import LOG_SIZE, PAGE_SIZE
+from meshnode.drivers.sqlite import PAGE_SIZE
+from meshnode.drivers.sqlite.connecting import LOG_SIZE
 
 KIB = 1024
 MIB = 1024 * KIB

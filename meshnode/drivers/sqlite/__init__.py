@@ -16,7 +16,7 @@ check of the whole file, which would take minutes.
     slots      large payloads, written once   heads      what a slot says of itself
     swapping   one store in place of another  pages      rows out of what is left of a damaged file
     remembering  what happened and when, and the sums of days
-    versions   which program wrote it
+    versions   which program wrote it         connecting  a connection, and a file that is ready for one
 
 One connection writes, one reads; both may be used from any thread, one at a time. What is dropped is given back to
 the disk by `tidy`, a bit at a time, when there is nothing else to do (incremental auto-vacuum; slots move forward);
@@ -25,21 +25,19 @@ summaries are written then too.
 
 from __future__ import annotations
 
-import os
 import sqlite3
 import threading
 import time
 import zlib
 from collections import Counter
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
 
 from meshnode.core.bundle import journal_id
 from meshnode.core.errors import StoreTrouble
 from meshnode.core.identity import JournalId
-from meshnode.core.limits import MIB
 from meshnode.core.rows import (
     DropBundles,
     JournalRecord,
@@ -59,13 +57,11 @@ from meshnode.core.rows import (
 )
 from meshnode.core.words import say
 from meshnode.drivers.sqlite import loading, remembering
+from meshnode.drivers.sqlite.connecting import connect, make_private, prepare
 from meshnode.drivers.sqlite.heads import Head
 from meshnode.drivers.sqlite.schema import (
-    FORMAT_MAX,
     PAGE_SIZE,
-    SCHEMA,
     SCHEMA_VERSION,
-    UPGRADES,
     StoreDamaged,
     checksum,
     is_damage,
@@ -75,18 +71,13 @@ from meshnode.drivers.sqlite.schema import (
 )
 from meshnode.drivers.sqlite.slots import SLOTTED_SIZE, find_slots, move_slots
 from meshnode.drivers.sqlite.summaries import Summaries
-from meshnode.drivers.sqlite.swapping import finish_swap
-from meshnode.drivers.sqlite.versions import refuse_newer, sign
 
 __all__ = ["PAGE_SIZE", "SCHEMA_VERSION", "SqliteStore", "StoreDamaged"]
 
-#: The log is merged into the file when it has grown to this, and cut back to it.
-LOG_SIZE: Final = 8 * MIB
 #: Pages that one step of `tidy` gives back.
 TIDY_PAGES: Final = 256
 #: And slots that it moves.
 TIDY_SLOTS: Final = 8
-BUSY_S: Final = 30.0
 #: A bundle that the disk does not give back for so long is lost to it, as far as this process is concerned.
 UNREADABLE_S: Final = 60.0
 
@@ -98,13 +89,13 @@ class SqliteStore:
         """Open or create. `becomes`: where it is going to be, if it is made to be renamed. Raises StoreTrouble, or
         StoreTooNew if a newer meshnode wrote it."""
         self._path = path
-        self._create_private()
+        make_private(path)
         with self._trouble():
-            self._writer = self._connect()
+            self._writer = connect(path)
             try:
-                self._prepare()
+                prepare(self._writer, path)
                 self._slots = find_slots(self._writer, path, becomes or path)
-                self._reader = self._connect()
+                self._reader = connect(path)
             except BaseException:
                 self._writer.close()
                 raise
@@ -116,43 +107,6 @@ class SqliteStore:
         #: Bundles that the disk did not give back: since when.
         self._failing: dict[tuple[JournalId, int], float] = {}
         self._leaves_orphans = False
-
-    def _create_private(self) -> None:
-        """SQLite would let the umask decide who may read; its log files take over what this one has."""
-        try:
-            finish_swap(self._path)
-            with suppress(FileNotFoundError):
-                refuse_newer(self._path)
-            os.close(os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
-        except OSError as error:
-            raise StoreTrouble(path=self._path, problem=error.strerror or str(error)) from None
-
-    def _connect(self) -> sqlite3.Connection:
-        connection = sqlite3.connect(
-            self._path, timeout=BUSY_S, isolation_level=None, check_same_thread=False
-        )
-        connection.execute("PRAGMA synchronous = FULL")
-        connection.create_function("checksum", -1, checksum, deterministic=True)
-        connection.text_factory = lambda text: text.decode(errors="replace")
-        return connection
-
-    def _prepare(self) -> None:
-        version = self._writer.execute("PRAGMA user_version").fetchone()[0]
-        if not 0 <= version < FORMAT_MAX:
-            raise StoreDamaged(
-                path=self._path, problem=say("its format is said to be {version}", version=version)
-            )
-        if version == 0:
-            self._writer.execute(f"PRAGMA page_size = {PAGE_SIZE}")
-            self._writer.execute("PRAGMA auto_vacuum = INCREMENTAL")
-        self._writer.execute("PRAGMA journal_mode = WAL")
-        self._writer.execute(f"PRAGMA wal_autocheckpoint = {LOG_SIZE // PAGE_SIZE}")
-        self._writer.execute(f"PRAGMA journal_size_limit = {LOG_SIZE}")
-        if version == 0:
-            self._writer.executescript(f"BEGIN;{SCHEMA}PRAGMA user_version = {SCHEMA_VERSION};COMMIT;")
-        for older in range(version or SCHEMA_VERSION, SCHEMA_VERSION):
-            self._writer.executescript(f"BEGIN;{UPGRADES[older]}PRAGMA user_version = {older + 1};COMMIT;")
-        sign(self._writer)
 
     @property
     def payloads_path(self) -> Path:
