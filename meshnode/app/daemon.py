@@ -8,7 +8,6 @@ the others, so that whatever was promised on the way down is still written.
 from __future__ import annotations
 
 import contextlib
-import ipaddress
 import logging
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
@@ -27,6 +26,7 @@ from meshnode.app.door import Door
 from meshnode.app.finding import Finding
 from meshnode.app.home import Home, Membership
 from meshnode.app.kinds import Kinds
+from meshnode.app.links import Links
 from meshnode.app.logs import Grumbles
 from meshnode.app.outside import Outside, Sockets, allow_files, credentials_of, identity_of
 from meshnode.app.received import Inbox
@@ -75,7 +75,6 @@ from meshnode.core.rows import StoredBundle
 from meshnode.core.sealing import Drawer
 from meshnode.core.state import Settings
 from meshnode.drivers.dnssd import Announcement
-from meshnode.drivers.link import Link
 from meshnode.drivers.sqlite import SqliteStore
 from meshnode.drivers.tls import NoContact, Tls
 from meshnode.drivers.writer import Writer
@@ -118,9 +117,7 @@ class Daemon:
         self._config = config
         self.language = config.language
         self._store = store
-        self._links: dict[int, Link] = {}
-        self._locals: dict[int, str] = {}
-        self._contact = 0
+        self._links = Links(outside, store.read, self.dispatch, self._uplink)
         #: How many events there were, for whoever asks whether anything may have changed.
         self.turns = 0
         self._door = Door()
@@ -330,11 +327,7 @@ class Daemon:
         self.dispatch(Unreadable(NO_CONTACT, journal, number, 0, rotten=True))
 
     def _on_network_change(self) -> None:
-        own = set(self._outside.own_hosts())
-        for number, local in list(self._locals.items()):
-            if own and local not in own and not ipaddress.ip_address(local).is_loopback:
-                # It would take the peer's silence to notice, and the address may be another's by now.
-                self._links[number].close("this device has another address now")
+        self._links.leave(set(self._outside.own_hosts()))
         if self._uplink is not None:
             self._uplink.network_changed()
         self.dispatch(NetworkChanged())
@@ -424,7 +417,7 @@ class Daemon:
                 self.tally.refused["crowd"] += 1
                 self._grumble("too many connections at once, some were turned away")
                 return
-            await self._carry(*met, str(Address(host, port)), dialled=False)
+            await self._links.carry(*met, str(Address(host, port)), dialled=False)
 
     async def _admit(self, stream: trio.abc.Stream, host: str) -> tuple[trio.abc.Stream, Certificate] | None:
         # On its own, so that the error and all that it holds is gone at once.
@@ -445,35 +438,7 @@ class Daemon:
             if uplink is not None:
                 await uplink.examine(address, problem)
             return
-        await self._carry(stream, certificate, address, dialled=True)
-
-    async def _carry(
-        self, stream: trio.abc.Stream, certificate: Certificate, address: str, *, dialled: bool
-    ) -> None:
-        if self._uplink is not None and certificate.role == "office":
-            try:
-                stream = await self._uplink.admit(stream)
-            except NoContact as problem:
-                if dialled:
-                    self.dispatch(DialFailed(address, str(problem)))
-                return
-        self._contact += 1
-        number = self._contact
-        link = self._links[number] = Link(
-            number, stream, self._store.read, self.dispatch, self._outside.run_sync
-        )
-        if local := self._outside.local_host(stream):
-            self._locals[number] = local
-        if self._uplink is not None:
-            self._uplink.hold(stream, link.close)
-        try:
-            self.dispatch(Opened(number, certificate, dialled, address))
-            await link.run()
-        finally:
-            del self._links[number]
-            self._locals.pop(number, None)
-            if self._uplink is not None:
-                self._uplink.let_go(stream)
+        await self._links.carry(stream, certificate, address, dialled=True)
 
 
 @contextlib.asynccontextmanager
