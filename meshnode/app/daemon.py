@@ -25,6 +25,7 @@ from meshnode.app.desks import Desks
 from meshnode.app.door import Door
 from meshnode.app.finding import Finding
 from meshnode.app.home import Home, Membership
+from meshnode.app.keeping import KeptDocument
 from meshnode.app.kinds import Kinds
 from meshnode.app.links import Links
 from meshnode.app.logs import Grumbles
@@ -36,7 +37,7 @@ from meshnode.app.tally import Tally, TimedStore
 from meshnode.app.uplink import BUDGET_FILE, Uplink
 from meshnode.app.writing import endpoint_of
 from meshnode.core.bundle import EPOCH_SIZE
-from meshnode.core.errors import FileTrouble, MeshnodeError
+from meshnode.core.errors import MeshnodeError
 from meshnode.core.fleet import Endpoint, FleetDocument
 from meshnode.core.identity import Certificate, JournalId
 from meshnode.core.intervals import Ranges
@@ -123,8 +124,7 @@ class Daemon:
         self._door = Door()
         self._grumble = Grumbles(trio.current_time)
         self._space = DiskSpace(home, store, outside, config.store.floor_bytes)
-        self._kept_version = membership.document.version
-        self._document_problem: FileTrouble | None = None
+        self._kept = KeptDocument(home, membership.document.version, self._grumble)
         self._retick = trio.Event()
         snapshot = store.load()
         self._clock_base_s = snapshot.clock_s - trio.current_time()
@@ -250,7 +250,7 @@ class Daemon:
                 case Accepted() | Refused():
                     self.submissions.answer(effect)
                 case Adopt(document):
-                    self._keep(document)
+                    self._kept.keep(document)
                 case Arrived(journal):
                     self._desks.wake(journal)
                 case Log(text, fields):
@@ -275,23 +275,10 @@ class Daemon:
         kept: it is followed all the same, until this daemon ends."""
         before = self.node.state.document.version
         self.dispatch(DocumentGiven(document))
-        self._keep(self.node.state.document)
-        if self._document_problem is not None:
-            raise self._document_problem
+        self._kept.keep(self.node.state.document)
+        if self._kept.problem is not None:
+            raise self._kept.problem
         return self.node.state.document.version > before
-
-    def _keep(self, document: FleetDocument) -> None:
-        """Keep the newest document. What a full disk does not take is tried again with each look at the space."""
-        if document.version == self._kept_version:
-            return
-        try:
-            self.home.save_document(document)
-        except FileTrouble as problem:
-            self._document_problem = problem
-            self._grumble(str(problem))
-        else:
-            self._document_problem = None
-            self._kept_version = document.version
 
     @property
     def inbox(self) -> Inbox:
@@ -348,7 +335,7 @@ class Daemon:
             return
         self._do(self.node.handle(space, self.now()))
         self._space.looked_s = trio.current_time()
-        self._keep(self.node.state.document)
+        self._kept.keep(self.node.state.document)
 
     # --- tasks --------------------------------------------------------------------------------------------------
 
