@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import shlex
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,6 +12,7 @@ import pytest
 from meshnode.app.cli import main
 from meshnode.app.report import SEVERITIES
 from meshnode.core.limits import FOREIGN_QUOTA_BYTES, GATEWAY_QUOTA_BYTES, GIB, KEEP_RECEIPTED_S, LIFETIME_S
+from tests.command_lines import assert_is_one
 
 ROOT = Path(__file__).parent.parent
 DOCS = ROOT / "docs"
@@ -99,19 +99,7 @@ def test_there_are_commands_and_nothing_else_in_code(name: str) -> None:
 
 @pytest.mark.parametrize("line", sorted({line for name in FILES for line in commands(text_of(name))}))
 def test_each_command_line_is_one(line: str) -> None:
-    words = shlex.split(line)[1:]
-    if words == ["--version"]:
-        return
-    if words[0] == "--home":
-        words = words[2:]
-    command: click.Command = main
-    context = click.Context(main)
-    while isinstance(command, click.Group):
-        found = command.get_command(context, words.pop(0))
-        assert found is not None, line
-        command = found
-    # parses options and counts arguments, and runs nothing
-    command.make_context(command.name, words)
+    assert_is_one(line)
 
 
 @pytest.mark.parametrize("name", FILES)

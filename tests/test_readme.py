@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import shlex
 from pathlib import Path
 
 import click
@@ -11,6 +10,7 @@ import pytest
 
 from meshnode.app.cli import COMMANDS, main
 from meshnode.core.limits import KIB, PAYLOAD_SIZE_MAX
+from tests.command_lines import assert_is_one
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
@@ -23,15 +23,7 @@ def test_it_shows_commands() -> None:
 
 @pytest.mark.parametrize("line", COMMAND_LINES)
 def test_each_command_line_is_one(line: str) -> None:
-    words = shlex.split(line)[1:]
-    command: click.Command = main
-    context = click.Context(main)
-    while isinstance(command, click.Group):
-        found = command.get_command(context, words.pop(0))
-        assert found is not None, line
-        command = found
-    # parses options and counts arguments, and runs nothing
-    command.make_context(command.name, words)
+    assert_is_one(line)
 
 
 @pytest.mark.parametrize("path", sorted(set(re.findall(r"`((?:tests|meshnode|scripts)/[\w/.]+)`", README))))
