@@ -28,7 +28,7 @@ from meshnode.core.words import Said, Words, count, say
 NAMED_MAX: Final = 5
 
 #: What an alarm means to whoever watches many nodes. Critical: records are lost, or nothing is taken or handed on until
-#: somebody acts. Warning: it works on, and should be looked at.
+#: somebody acts, or it is in doubt who takes part. Warning: it works on, and should be looked at.
 CRITICAL, WARNING = "critical", "warning"
 SEVERITIES: Final = {
     "revoked": CRITICAL,

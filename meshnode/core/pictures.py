@@ -1,9 +1,10 @@
 """Whether a picture is whole, by its structure: JPEG, PNG, JPEG 2000 and WSQ, the format of fingerprints.
 
 Each of them is a run of parts that say how long they are, between a mark at its beginning and one at its end. Walking
-from part to part finds what happens to pictures in practice: a file that was cut off, is empty, is filled up with
-zeros, or is something else under a wrong name. A PNG has checksums too, so there every wrong bit is found. Nothing is
-decoded here, so nothing here is large or slow: for that there is Pillow, where it is installed.
+from part to part finds what happens to pictures in practice: a file that was cut off, is empty, ends in zeros, or is
+something else under a wrong name. Of the data of a JPEG 2000 only both ends are looked at; a PNG has checksums too, so
+there every wrong bit is found. Nothing is decoded here, so nothing here is large or slow: for that there is Pillow,
+where it is installed.
 """
 
 from __future__ import annotations

@@ -61,7 +61,7 @@ def test_no_daemon_no_suggestions(tmp_path: Path) -> None:
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
 def test_the_script_for_each_shell(shell: str) -> None:
     done = run({}, "completion", shell)
-    assert "_MESHNODE_COMPLETE" in done.stdout
+    assert f"_MESHNODE_COMPLETE={shell}_complete" in done.stdout
     assert done.returncode == 0
 
 

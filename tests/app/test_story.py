@@ -174,8 +174,8 @@ def ben(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Node]:
 
 def test_a_message_is_found_by_whatever_names_it(ben: Node) -> None:
     keys = [message["key"] for message in ben.get("messages")]
-    for number, key in enumerate(keys):
-        for text in (key, key.upper() if number == 3 else key, keys[0][:32] + f":{number + 1}"):
+    for key in keys:
+        for text in (key, key.upper()):
             assert story(ben, text)["key"] == key
     assert story(ben, "Pak Dedi")["key"] == keys[0]
     assert ben.request("GET", f"/v1/messages/{keys[1]}")[1]["key"] == keys[1]

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from meshnode.app.report import alarms
 from meshnode.core.bundle import sign_bundle
 from meshnode.core.frames import (
     BUCKETS,
@@ -553,9 +554,11 @@ def test_a_document_that_takes_revocations_back_is_not_followed() -> None:
     agus.says(FleetFrame(forgiving.body, forgiving.signature))
     assert host.node.state.document.version == 2
     assert host.node.state.forgiving_version == 9
+    assert [code for code, _ in alarms(host.node.state, None, None)] == ["old-authority"]
     assert not agus.take(FleetFrame)
     assert FLEET.device("dewi") in host.node.state.document.revoked
     # the authority has been told, and has caught up
     host.handle(DocumentGiven(FLEET.write_document(10, revoked=["dewi", "budi"])))
     assert host.node.state.document.version == 10
     assert host.node.state.forgiving_version == 0
+    assert alarms(host.node.state, None, None) == []

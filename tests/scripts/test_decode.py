@@ -176,7 +176,6 @@ def _receipts(office: Node, folder: Path) -> bool:
 def test_flipped_bytes_of_a_stick_are_refused_by_the_program(fleet: Fleet, tmp_path: Path) -> None:
     ana = fleet.enroll("ana")
     fleet.start(ana)
-    fleet.until("introduced", lambda: ana.get("status")["store"]["bytes"] > 0)
     path = export(ana, tmp_path / "stick")
     data = path.read_bytes()
     trusting = ("--trust", ana.home / "authority.crt")
