@@ -122,7 +122,9 @@ class Speaking:
 
 
 def _refusal(sentence: str | Words, http_status: int, exit_code: int = 1, code: str = "") -> Response:
-    said = {"error": str(sentence), "exit_code": exit_code}
+    # what was asked for may stand in it, with half a character, which JSON may hold and UTF-8 may not
+    text = str(sentence).encode(errors="backslashreplace").decode()
+    said = {"error": text, "exit_code": exit_code}
     return JSONResponse(said | ({"code": code} if code else {}), http_status)
 
 
@@ -310,6 +312,11 @@ def manifest_of(described: Any) -> tuple[Manifest, int]:
     """The manifest and the priority that a description says, not checked yet. Raises BadSubmission."""
     if not isinstance(described, dict):
         raise BadSubmission(problem="its description is no object")
+    try:
+        # but for the files' names, of which `check_manifest` says more
+        json.dumps({**described, "files": None}, ensure_ascii=False).encode()
+    except UnicodeEncodeError:
+        raise BadSubmission(problem="its description holds half a character") from None
     if unknown := set(described) - _MANIFEST_KEYS:
         raise BadSubmission(
             problem=say("its description has unknown keys: {keys}", keys=", ".join(sorted(unknown)))

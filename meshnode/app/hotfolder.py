@@ -19,6 +19,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import hashlib
+import itertools
 import json
 import os
 import stat
@@ -27,7 +28,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
-from meshnode.app.files import flush_folder, read_file, sweep
+from meshnode.app.files import flush_folder, read_file, read_optional, sweep
 from meshnode.app.unwritten import OPEN, StillWritten, check_unwritten
 from meshnode.core.errors import BadSubmission, FileTrouble, LocalError
 from meshnode.core.limits import FILES_MAX, MANIFEST_SIZE_MAX
@@ -49,6 +50,8 @@ TAKING: Final = ".taking"
 _INSIDE: Final = "it"
 _CLAIM: Final = "claim.json"
 _ANSWER_SIZE_MAX: Final = 64 * 1024
+#: Of a file's name, in bytes.
+_NAME_SIZE_MAX: Final = 255
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,8 +66,12 @@ class Part:
 
     def is_still(self, status: os.stat_result) -> bool:
         """Whether this is that file, unchanged."""
-        was = (self.inode, self.size_bytes, self.mtime_ns)
-        return stat.S_ISREG(status.st_mode) and was == (status.st_ino, status.st_size, status.st_mtime_ns)
+        return self.inode == status.st_ino and self.is_like(status)
+
+    def is_like(self, status: os.stat_result) -> bool:
+        """Whether it may be: some file systems number their files anew each time that they are mounted."""
+        was = (self.size_bytes, self.mtime_ns)
+        return stat.S_ISREG(status.st_mode) and was == (status.st_size, status.st_mtime_ns)
 
 
 @dataclass(slots=True)
@@ -142,6 +149,9 @@ class HotFolder:
                 look.refused[name.removesuffix(REFUSED)] = of
             if not is_of_no_concern(name) and (seen := self._see(name)) is not None:
                 look.seen[name] = seen
+        for name in look.seen:
+            if (refusal := look.refused.get(_answer_name(name, ""))) is not None:
+                look.refused[name] = refusal
         for name, seen in look.seen.items():
             if (described := description_of(name, look.seen)) is not None:
                 beside = look.seen[described]
@@ -217,6 +227,10 @@ class HotFolder:
     def claim(self, take: Take) -> Claim:
         """Move an entry aside, for good or until `put_back`. Raises StillWritten, BadSubmission or OSError."""
         check_unwritten(self.root / take.name)
+        # others may have been taken since the look, for minutes
+        seen = [self._see(name) for name in (take.name, take.beside) if name is not None]
+        if "+".join(it.looks if it else "gone" for it in seen) != take.looks:
+            raise StillWritten(name=take.name)
         claim = Claim(os.urandom(16).hex(), Path(), take.name)
         claim.place = self._taking / claim.ticket
         with contextlib.suppress(FileExistsError):
@@ -264,30 +278,43 @@ class HotFolder:
         for ticket in sorted(os.listdir(self._taking)):
             claim = Claim(ticket, self._taking / ticket, "")
             try:
-                said = json.loads(read_file(claim.place / _CLAIM, 1024 * 1024))
+                data = read_optional(claim.place / _CLAIM, 1024 * 1024)
+            except LocalError:
+                continue  # it cannot be read now, so nobody knows whether it is a message
+            try:
+                said = json.loads(data or b"")
                 claim.name = said["name"]
                 claim.parts = tuple(Part(*row) for row in said["parts"])
                 claim.description = Part(*said["description"]) if said["description"] else None
-            except (LocalError, ValueError, LookupError, TypeError):
-                pass  # cut off before it was written down: so it is no message
+            except (ValueError, LookupError, TypeError):
+                pass  # cut off before it was written down, most likely: so it is no message
             yield claim
 
     def put_back(self, claim: Claim) -> None:
         """It was not taken. Raises OSError."""
         if claim.inside.is_dir():
-            for name in os.listdir(claim.inside):
-                os.rename(claim.inside / name, self._free(name))
+            for name, path in self._free(claim.name, os.listdir(claim.inside)).items():
+                os.rename(claim.inside / name, path)
             flush_folder(self.root)
             os.rmdir(claim.inside)
         self._close(claim)
 
-    def _free(self, name: str) -> Path:
-        """Where it can go: under its own name, unless there is another one by now."""
-        path, number = self.root / name, 2
-        while os.path.lexists(path):
-            path = self.root / f"{Path(name).stem}-{number}{Path(name).suffix}"
-            number += 1
-        return path
+    def _free(self, entry: str, names: list[str]) -> dict[str, Path]:
+        """Where they can go: under their own names, unless there is another one by now. What describes an entry stays
+        beside it."""
+        first = entry if entry in names else min(names, key=len, default="")
+        for number in itertools.count(1):
+            moved = first if number == 1 else f"{Path(first).stem}-{number}{Path(first).suffix}"
+            rest = {name: name.removeprefix(first) for name in names}
+            paths = {name: self.root / f"{moved}{rest[name]}" for name in names if name.startswith(first)}
+            paths |= {
+                name: self.root / f"{name}{'' if number == 1 else f'-{number}'}"
+                for name in names
+                if name not in paths
+            }
+            if not any(map(os.path.lexists, paths.values())):
+                break
+        return paths
 
     def _close(self, claim: Claim) -> None:
         for name in os.listdir(claim.place):
@@ -300,20 +327,21 @@ class HotFolder:
     def finish(self, claim: Claim, answer: dict[str, Any]) -> bool:
         """It is a message: say so and remove it. False if something came in meanwhile, which was put back. Raises
         OSError; then it is tried again."""
-        _write(self.root, claim.name + TAKEN, _text(answer))
+        _write(self.root, _answer_name(claim.name, TAKEN), _text(answer))
         with contextlib.suppress(FileNotFoundError):
-            os.unlink(self.root / (claim.name + REFUSED))
+            os.unlink(self.root / _answer_name(claim.name, REFUSED))
         for part in (*claim.parts, claim.description):
             if part is not None:
                 with contextlib.suppress(FileNotFoundError):
                     path = claim.inside / part.path
-                    if part.is_still(path.lstat()):
+                    if part.is_like(path.lstat()):
                         os.unlink(path)
         folder = claim.inside / claim.name
         if folder.is_dir() and not folder.is_symlink():
             for name in os.listdir(folder):
                 if is_litter(name):
-                    os.unlink(folder / name)
+                    with contextlib.suppress(OSError):  # a folder, which goes back
+                        os.unlink(folder / name)
             with contextlib.suppress(OSError):
                 os.rmdir(folder)
         left = bool(claim.inside.is_dir() and os.listdir(claim.inside))
@@ -322,11 +350,18 @@ class HotFolder:
 
     def refuse(self, name: str, looks: str, code: str, reason: str) -> None:
         """Say why it is not taken; it stays where it is. Raises OSError."""
-        _write(self.root, name + REFUSED, _text({"code": code, "reason": reason, "of": looks}))
+        _write(self.root, _answer_name(name, REFUSED), _text({"code": code, "reason": reason, "of": looks}))
 
 
 def _text(answer: dict[str, Any]) -> bytes:
-    return json.dumps(answer, ensure_ascii=False, indent=1).encode(errors="surrogateescape") + b"\n"
+    # half a character, which JSON may hold, is written as JSON writes it
+    return json.dumps(answer, ensure_ascii=False, indent=1).encode(errors="backslashreplace") + b"\n"
+
+
+def _answer_name(name: str, ending: str) -> str:
+    """The name of an answer: that of the entry, cut where it would be too long for a file system."""
+    encoded, size_max = os.fsencode(name), _NAME_SIZE_MAX - len(REFUSED)
+    return (name if len(encoded) <= size_max else encoded[:size_max].decode(errors="ignore")) + ending
 
 
 def _looks(status: os.stat_result) -> str:

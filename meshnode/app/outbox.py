@@ -132,6 +132,10 @@ class Outbox:
                 why = "it cannot be read or moved"
             self._say_once(f"{_STAYS}: {why}")
             self._patience.put_off(take.name, trio.current_time())
+        except (ValueError, RecursionError, MemoryError) as problem:
+            # whatever lies there must not end the node; what it was may hold what nobody should read in a log
+            self._say_once(f"{_STAYS}: {type(problem).__name__}")
+            self._patience.put_off(take.name, trio.current_time())
         else:
             self._said = {text for text in self._said if not text.startswith(_STAYS)}
             await self._finish(claim, answer)
@@ -208,7 +212,12 @@ class Outbox:
         """What was being taken when the node ended, or could not be answered."""
         for message in reversed(self._daemon.node.state.custody.messages):
             label = open_label(self._daemon.drawer, message.label)
-            if label.get(_TICKET) == claim.ticket and claim.parts:
+            if label.get(_TICKET) == claim.ticket:
+                if not claim.parts:
+                    self._say_once(
+                        "what was taken from the outbox is not described any more: it stays in .taking"
+                    )
+                    return
                 bundles = message.last - message.first + 1
                 key = message_key(message.journal, message.first)
                 await self._finish(claim, _answer(key, bundles, message.size_bytes, label["reference"]))

@@ -362,6 +362,15 @@ def test_two_at_once(ana: Node) -> None:
     assert [first_number(answer) for answer in answers] == [before + 1, before + 1 + bundles]
 
 
+def test_half_a_character_is_refused_by_a_sentence(ana: Node) -> None:
+    head = b'{"kind": "x", "\\ud800": 1, "files": [{"name": "f", "size_bytes": 1}]}'
+    status, answer = ana.request("POST", "/v1/messages", len(head).to_bytes(4, "big") + head + b"1")
+    assert (status, answer["error"]) == (
+        422,
+        "The message was not taken: its description holds half a character.",
+    )
+
+
 class Brain:
     """Says of every submission that is whole that it is accepted."""
 

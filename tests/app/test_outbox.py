@@ -7,6 +7,7 @@ import json
 import os
 import sqlite3
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ import pytest
 
 from meshnode.app.hotfolder import TAKING, HotFolder
 from meshnode.app.unwritten import StillWritten
+from meshnode.core.errors import FileTrouble
 from meshnode.core.limits import MIB
 from meshnode.core.outbox import (
     AGAIN_S,
@@ -153,6 +155,80 @@ def test_a_calm_folder_is_not_listed_again(root: Path) -> None:
     look = folder.look()
     assert look is not None
     assert list(look.seen) == ["new"]
+
+
+def test_what_changed_since_the_look_is_not_claimed(root: Path) -> None:
+    folder = HotFolder(root)
+    (root / "a.jpg").write_bytes(b"1")
+    look = folder.look()
+    assert look is not None
+    (root / "new").write_bytes(b"half of ano")
+    os.replace(root / "new", root / "a.jpg")
+    with pytest.raises(StillWritten):
+        folder.claim(Take("a.jpg", look.seen["a.jpg"].looks, None))
+    assert names_in(root) == ["a.jpg"]
+
+
+def test_a_claim_that_cannot_be_read_now_is_left_alone(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = HotFolder(root)
+    (root / "a.jpg").write_bytes(b"1")
+    claim = claim_of(folder, "a.jpg")
+
+    def unreadable(path: Path, size_max: int) -> bytes:
+        raise FileTrouble(path=path, problem="too many open files")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("meshnode.app.hotfolder.read_optional", unreadable)
+        look = folder.look(thorough=True)
+        assert look is not None
+        assert look.claims == []
+    look = folder.look(thorough=True)
+    assert look is not None
+    assert [it.parts for it in look.claims] == [claim.parts]
+
+
+def test_files_that_are_numbered_anew_are_removed_once_they_are_taken(root: Path) -> None:
+    folder = HotFolder(root)
+    (root / "a.jpg").write_bytes(b"1")
+    claim = claim_of(folder, "a.jpg")
+    (part,) = claim.parts
+    claim.parts = (replace(part, inode=part.inode + 1),)
+    assert folder.finish(claim, {"key": "k"})
+    assert names_in(root) == [".taking", "a.jpg.taken"]
+
+
+@pytest.mark.parametrize("name", ["x" * 255, "é" * 127])
+def test_the_longest_names_are_answered(root: Path, name: str) -> None:
+    folder = HotFolder(root)
+    (root / name).write_bytes(b"1")
+    look = folder.look()
+    assert look is not None
+    folder.refuse(name, look.seen[name].looks, "code", "why")
+    look = folder.look(thorough=True)
+    assert look is not None
+    assert look.refused[name] == look.seen[name].looks, "it is not refused again"
+    assert folder.finish(claim_of(folder, name), {"key": "k"})
+    (answer,) = (it for it in names_in(root) if it != ".taking")
+    assert answer.endswith(".taken")
+
+
+def test_what_describes_goes_back_beside_what_it_describes(root: Path) -> None:
+    folder = HotFolder(root)
+    for name in ("a.jpg", "a.jpg.json"):
+        (root / name).write_text(f"old {name}")
+    look = folder.look()
+    assert look is not None
+    claim = folder.claim(Take("a.jpg", look.seen["a.jpg"].looks, "a.jpg.json"))
+    (root / "a.jpg").write_text("new")
+    folder.put_back(claim)
+    assert names_in(root) == [".taking", "a-2.jpg", "a-2.jpg.json", "a.jpg"]
+    assert (root / "a-2.jpg.json").read_text() == "old a.jpg.json"
+
+
+def test_half_a_character_can_be_answered(root: Path) -> None:
+    (root / "a").write_bytes(b"1")
+    HotFolder(root).refuse("a", "looks", "code", "unknown keys: \ud800")
+    assert json.loads((root / "a.refused").read_bytes())["reason"] == "unknown keys: \ud800"
 
 
 def test_links_pipes_and_folders_in_folders_are_never_opened(root: Path, tmp_path: Path) -> None:
