@@ -8,8 +8,11 @@ document from elsewhere, and ends that contact only, never the node.
 from __future__ import annotations
 
 import inspect
+from typing import TypeVar
 
-from meshnode.core.words import Said, filled, translated
+from meshnode.core.words import Clause, Said, Words, filled, translated
+
+E = TypeVar("E")
 
 
 def sentence_of(error: type[MeshnodeError]) -> str:
@@ -28,6 +31,18 @@ class MeshnodeError(Exception):
 
     def __str__(self) -> str:
         return filled(translated(sentence_of(type(self))), self.fields)
+
+
+def bare(value: E) -> E:
+    """An error that is to be kept, without where it happened: the frames there hold what was being worked on, as the
+    payload that was opened, for as long as it is kept. What it says stays."""
+    if isinstance(value, BaseException):
+        value.__traceback__ = value.__cause__ = value.__context__ = None
+    inner: object = getattr(value, "fields", None) or getattr(value, "sentence", None)
+    for each in inner.values() if isinstance(inner, dict) else [inner]:
+        if isinstance(each, BaseException | Words | Clause):
+            bare(each)
+    return value
 
 
 class LocalError(MeshnodeError):

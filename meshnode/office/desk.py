@@ -23,7 +23,7 @@ from typing import Final, Protocol, TypeVar
 import trio
 
 from meshnode.core.bundle import Previous, read_header
-from meshnode.core.errors import LocalError, RemoteError, StoreTrouble
+from meshnode.core.errors import LocalError, RemoteError, StoreTrouble, bare
 from meshnode.core.identity import Certificate, DeviceId, JournalId
 from meshnode.core.intervals import NONE, Pair, Ranges
 from meshnode.core.ledger import Journal
@@ -290,7 +290,7 @@ class Desk:
             if isinstance(refusal.__cause__, RemoteError):
                 code = UNREADABLE
             at_ms = self._state.now.wall_ms
-            aside = SetAside(journal.id, first, last, refusal, code, at_ms)
+            aside = SetAside(journal.id, first, last, bare(refusal), code, at_ms)
             self._refused.setdefault(journal.id, {})[span] = aside
             said = f"message {message.key} of {source.name} is quarantined; the status says why"
             self._log(said, key=message.key, peer=source.name)
@@ -306,7 +306,7 @@ class Desk:
 
     def _set_problem(self, problem: NotNow | None) -> None:
         is_news = str(problem) != str(self.problem)
-        self.problem = problem
+        self.problem = problem and bare(problem)
         if is_news:
             self._log("messages are handed on again" if problem is None else f"messages wait here: {problem}")
 
