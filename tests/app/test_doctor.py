@@ -29,6 +29,8 @@ from meshnode.drivers.tls import NoContact
 from tests.app.fleets import Fleet, Node, call, command, environment, run
 from tests.network import netns
 
+pytestmark = pytest.mark.slow
+
 WITHIN_S = 10.0
 
 
@@ -286,7 +288,6 @@ def test_multicast(fleet: Fleet, lab: netns.Lab, multicast: bool) -> None:
 PORTAL = """
 import http.server, sys
 
-pytestmark = pytest.mark.slow
 class Portal(http.server.BaseHTTPRequestHandler):
     def do_GET(self):
         self.send_response(302)

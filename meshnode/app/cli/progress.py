@@ -41,6 +41,7 @@ class _Bar:
     def end(self) -> None:
         """Nothing of it is left on the screen."""
         if self._shown is not None:
+            self._shown.refresh()
             self._shown.stop()
 
     def _make(self) -> Progress:

@@ -205,21 +205,32 @@ async function send(event) {
     document.getElementById("files").focus();
     return;
   }
+  // What is added while this is on its way belongs to the next message.
+  const sent = form.files;
+  form.files = [];
+  for (const field of ["reference", "note"]) fields[field].value = "";
+  fields.urgent.checked = false;
   form.progress = 0;
   form.sending = true;
   changed();
   try {
-    const taken = await submit(described, form.files, (share) => {
+    const taken = await submit(described, sent, (share) => {
       form.progress = share;
       changed();
     });
     form.done = taken.key;
-    form.files = [];
-    for (const field of ["reference", "note"]) fields[field].value = "";
-    fields.urgent.checked = false;
   } catch (error) {
+    form.files = [...sent, ...form.files];
+    const empty = ["reference", "note"].every((field) => !fields[field].value);
+    if (empty) {
+      fields.reference.value = described.reference;
+      fields.note.value = note;
+      fields.urgent.checked = described.priority === "urgent";
+    }
     form.refusal =
-      error instanceof Refused ? error.message : t("The node did not take it: it does not answer, or a file has changed.");
+      error instanceof Refused
+        ? error.message
+        : t("The node does not answer, or a file has changed. Look under Messages whether it was taken, before you send it again.");
   }
   form.sending = null;
   changed();
