@@ -33,8 +33,8 @@ from meshnode.app.happenings import Names
 from meshnode.core.book import Book
 from meshnode.core.errors import LocalError
 from meshnode.core.history import CAME
-from meshnode.core.identity import DeviceId
-from meshnode.core.rows import NOBODY
+from meshnode.core.identity import DeviceId, JournalId
+from meshnode.core.rows import NOBODY, PutRun
 from meshnode.core.state import State
 from meshnode.core.submitting import message_key
 from meshnode.core.words import Words, say
@@ -69,7 +69,7 @@ def officers(daemon: Daemon) -> dict[str, Any]:
         "officers": [_officer(daemon, book, row, now_ms) for row in progress(state)],
         "carried": list(_carried(state, book)),
         "days": list(_days(book)),
-        "quarantine": [_set_aside(state, it) for it in daemon.desks.set_aside()],
+        "quarantine": list(_quarantine(state, daemon.desks.set_aside())),
         "refused": list(_refused(daemon)),
     }
 
@@ -156,13 +156,17 @@ def _days(book: Book) -> Iterator[dict[str, Any]]:
 # --- what was not taken -----------------------------------------------------------------------------------------
 
 
-def _set_aside(state: State, it: SetAside) -> dict[str, Any]:
+def _quarantine(state: State, aside: Iterable[SetAside]) -> Iterator[dict[str, Any]]:
+    arrived: dict[JournalId, list[PutRun]] = {}  # once a journal, since many may be put aside of one
+    for it in aside:
+        if it.journal not in arrived:
+            arrived[it.journal] = [run for run in state.history.runs(it.journal) if run.what == CAME]
+        yield _set_aside(state, it, arrived[it.journal])
+
+
+def _set_aside(state: State, it: SetAside, arrived: list[PutRun]) -> dict[str, Any]:
     journal = state.ledger.journals[it.journal]
-    came = [
-        run.at_ms
-        for run in state.history.runs(it.journal)
-        if run.what == CAME and run.first <= it.last and run.last >= it.first
-    ]
+    came = [run.at_ms for run in arrived if run.first <= it.last and run.last >= it.first]
     source = journal.source
     return {
         "key": message_key(it.journal, it.first),
